@@ -1,0 +1,1 @@
+"""What keeps a run going: schedules, the history pool, devices, checkpoints, logs."""

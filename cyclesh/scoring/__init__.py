@@ -1,0 +1,1 @@
+"""Arrays in, rows and pictures out: overlap, surface distance, image similarity, the report."""
