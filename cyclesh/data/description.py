@@ -1,0 +1,279 @@
+"""What a dataset is: its modalities, structures, grid and windows.
+
+The data decide (an optional dataset.json in the raw folder); where they are silent, the config
+does. `HEART` is the default: MM-WHS's label values and the paper's grid.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclesh.errors import UserError
+
+DATASET_JSON = "dataset.json"
+SPLITS = ("train", "val", "test", "extra")
+ROSTER_KEYS = ("subjects", "split", "paired")  # about single cases, read by raw.py
+
+Window = tuple[str, float, float]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a dataset is. Every 3-tuple is (z, y, x).
+
+    Raises UserError when the fields contradict one another.
+    """
+
+    modalities: tuple[str, str]  # keys of domain A and domain B
+    structures: tuple[tuple[str, int], ...]  # (name, value in the files); class = position + 1
+    aliases: tuple[tuple[int, int], ...]  # (value in the files, value that was meant)
+    dropped: tuple[int, ...]  # known values that become background
+    spacing_mm: tuple[float, float, float]  # of the training grid
+    shape: tuple[int, int, int]  # voxels of the training crop
+    # Per modality ("fixed", low, high) in the files' units, or ("percentile", low, high) in 0..100
+    # of each volume.
+    windows: tuple[Window, Window]
+
+    def __post_init__(self):
+        _check(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The structures' names in class order, background left out."""
+        return tuple(name for name, _ in self.structures)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.structures) + 1
+
+    def window(self, modality: str) -> Window:
+        """The window rule of a modality."""
+        return self.windows[self.modalities.index(modality)]
+
+    def class_of_value(self) -> dict[int, int]:
+        """Every value that a label file may hold -> class index."""
+        table = {0: 0} | dict.fromkeys(self.dropped, 0)
+        table |= {value: index for index, (_, value) in enumerate(self.structures, start=1)}
+        return table | {wrong: table[right] for wrong, right in self.aliases}
+
+    def to_json(self) -> dict:
+        """Plain types in dataset.json's own form; the order of `structures` is the class order."""
+        return {
+            "modalities": list(self.modalities),
+            "structures": dict(self.structures),
+            "aliases": {str(wrong): right for wrong, right in self.aliases},
+            "dropped": list(self.dropped),
+            "spacing_mm": list(self.spacing_mm),
+            "shape": list(self.shape),
+            "windows": {m: list(w) for m, w in zip(self.modalities, self.windows, strict=True)},
+        }
+
+    @staticmethod
+    def from_json(entries: Mapping) -> "Description":
+        """Inverse of `to_json`. Raises UserError when a key is missing, unknown or wrong."""
+        missing = [key for key in _PARSERS if key not in entries]
+        if missing:
+            raise UserError(f"the description lacks {', '.join(missing)}")
+        _refuse_unknown(entries, tuple(_PARSERS))
+        fields = {key: parse(entries[key]) for key, parse in _PARSERS.items()}
+        return _with_windows(fields, fields["windows"])
+
+
+def describe(folder: Path | str, default: Description) -> Description:
+    """`default`, overridden by the dataset.json of a raw folder, when it has one.
+
+    Raises UserError, naming the file, for an unknown key, a wrong type or a contradiction.
+    """
+    entries = read_dataset_json(folder)
+    given = {key: parse(entries[key]) for key, parse in _PARSERS.items() if key in entries}
+    known = dict(zip(default.modalities, default.windows, strict=True))
+    windows = known | given.get("windows", {})
+    fields = {key: given.get(key, getattr(default, key)) for key in _PARSERS}
+    try:
+        return _with_windows(fields, windows)
+    except UserError as error:
+        raise UserError(f"{Path(folder) / DATASET_JSON}: {error}") from None
+
+
+def read_dataset_json(folder: Path | str) -> dict:
+    """The checked content of a raw folder's dataset.json; {} when there is none."""
+    path = Path(folder) / DATASET_JSON
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, dict):
+            raise UserError("must be a JSON object {...}")
+        _refuse_unknown(entries, (*_PARSERS, *ROSTER_KEYS))
+        for key, parse in (*_PARSERS.items(), *_ROSTER_PARSERS.items()):
+            if key in entries:
+                parse(entries[key])
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return entries
+
+
+def _with_windows(fields: dict, windows: Mapping[str, Window]) -> Description:
+    without = [m for m in fields["modalities"] if m not in windows]
+    if without:
+        raise UserError(
+            f"windows: none for modality {without[0]!r}; add e.g. "
+            f'"windows": {{"{without[0]}": ["percentile", 0.5, 99.5]}}'
+        )
+    stray = [m for m in fields.get("windows", ()) if m not in fields["modalities"]]
+    if stray and isinstance(fields["windows"], Mapping):
+        raise UserError(f"windows: {stray[0]!r} is none of the modalities {fields['modalities']}")
+    chosen = tuple(windows[m] for m in fields["modalities"])
+    return Description(**(fields | {"windows": chosen}))
+
+
+def _check(d: Description) -> None:
+    values = [value for _, value in d.structures]
+    everything = [*values, *(wrong for wrong, _ in d.aliases), *d.dropped]
+    repeated = sorted({v for v in everything if everything.count(v) > 1})
+    if len(set(d.modalities)) != 2:
+        raise UserError(f"modalities: needs two different names, not {list(d.modalities)}")
+    if not d.structures:
+        raise UserError("structures: needs at least one, as in {\"liver\": 1}")
+    if len(d.structures) > 250:
+        raise UserError(f"structures: at most 250, not {len(d.structures)}")
+    if len(set(d.names)) != len(d.names) or "mean" in d.names:
+        raise UserError("structures: names must differ from one another and from 'mean'")
+    if repeated or 0 in everything:
+        what = f"value {repeated[0]} is used twice" if repeated else "value 0 is the background"
+        raise UserError(f"structures, aliases, dropped: {what}")
+    for wrong, right in d.aliases:
+        if right not in (*values, *d.dropped):
+            raise UserError(f"aliases: {wrong} stands for {right}, which is no structure's value")
+    if min(d.spacing_mm) <= 0 or min(d.shape) < 1:
+        raise UserError("spacing_mm and shape must be positive")
+    for modality, (rule, low, high) in zip(d.modalities, d.windows, strict=True):
+        if not low < high or (rule == "percentile" and not 0 <= low < high <= 100):
+            raise UserError(f"windows: {modality} needs low < high (percentiles within 0..100)")
+
+
+def _refuse_unknown(entries: Mapping, known: tuple[str, ...]) -> None:
+    unknown = [key for key in entries if key not in known]
+    if unknown:
+        raise UserError(f"unknown key {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def _number(value, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{what} must be a number, not {value!r}")
+    return float(value)
+
+
+def _integer(value, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{what} must be an integer, not {value!r}")
+    return value
+
+
+def _text(value, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{what} must be a text, not {value!r}")
+    return value
+
+
+def _sequence(value, what: str, length: int | None = None) -> list:
+    if not isinstance(value, list | tuple) or length not in (None, len(value)):
+        size = "a list" if length is None else f"a list of {length}"
+        raise UserError(f"{what} must be {size}, not {value!r}")
+    return list(value)
+
+
+def _mapping(value, what: str) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(f"{what} must be an object {{...}}, not {value!r}")
+    return value
+
+
+def _modalities(value) -> tuple[str, ...]:
+    names = tuple(_text(v, "modalities") for v in _sequence(value, "modalities", 2))
+    for name in names:
+        if "/" in name or "_" in name or name != name.strip():
+            raise UserError(f"modalities: {name!r} is part of file names: no '_', '/' or spaces")
+    return names
+
+
+def _structures(value) -> tuple[tuple[str, int], ...]:
+    entries = _mapping(value, "structures").items()
+    return tuple((_text(n, "structures"), _integer(v, f"structures.{n}")) for n, v in entries)
+
+
+def _aliases(value) -> tuple[tuple[int, int], ...]:
+    pairs = []
+    for wrong, right in _mapping(value, "aliases").items():
+        if not wrong.lstrip("-").isdecimal():
+            raise UserError(f"aliases: key {wrong!r} must be a label value")
+        pairs.append((int(wrong), _integer(right, f"aliases.{wrong}")))
+    return tuple(pairs)
+
+
+def _dropped(value) -> tuple[int, ...]:
+    return tuple(_integer(v, "dropped") for v in _sequence(value, "dropped"))
+
+
+def _spacing_mm(value) -> tuple[float, ...]:
+    return tuple(_number(v, "spacing_mm") for v in _sequence(value, "spacing_mm", 3))
+
+
+def _shape(value) -> tuple[int, ...]:
+    return tuple(_integer(v, "shape") for v in _sequence(value, "shape", 3))
+
+
+def _windows(value) -> dict[str, Window]:
+    windows = {}
+    for modality, window in _mapping(value, "windows").items():
+        rule, low, high = _sequence(window, f"windows.{modality}", 3)
+        if rule not in ("fixed", "percentile"):
+            raise UserError(f"windows.{modality}: {rule!r} is neither 'fixed' nor 'percentile'")
+        windows[modality] = (rule, _number(low, "windows"), _number(high, "windows"))
+    return windows
+
+
+def _names_to_names(key: str):
+    def parse(value) -> None:
+        for name, other in _mapping(value, key).items():
+            _text(other, f"{key}.{name}")
+
+    return parse
+
+
+def _split(value) -> None:
+    _refuse_unknown(_mapping(value, "split"), SPLITS)
+    for name, members in value.items():
+        for member in _sequence(members, f"split.{name}"):
+            _text(member, f"split.{name}")
+
+
+_PARSERS = {
+    "modalities": _modalities,
+    "structures": _structures,
+    "aliases": _aliases,
+    "dropped": _dropped,
+    "spacing_mm": _spacing_mm,
+    "shape": _shape,
+    "windows": _windows,
+}
+_ROSTER_PARSERS = {
+    "subjects": _names_to_names("subjects"),
+    "split": _split,
+    "paired": _names_to_names("paired"),
+}
+
+HEART = Description(
+    modalities=("ct", "mr"),
+    structures=(("LV", 500), ("RV", 600), ("LA", 420), ("RA", 550), ("Myo", 205)),
+    aliases=((421, 420),),
+    dropped=(820, 850),
+    spacing_mm=(1.5, 1.5, 1.5),
+    shape=(86, 112, 112),
+    windows=(("fixed", -800.0, 800.0), ("percentile", 0.5, 99.5)),
+)

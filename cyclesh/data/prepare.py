@@ -1,0 +1,398 @@
+"""Raw folder -> store: common axes, spacing and crop, intensities to [-1, 1].
+
+Every volume is written atomically into STORE.partial/ and gets its entry last, so a run that is
+interrupted goes on where it was, several shards can share the work, and STORE itself appears by one
+rename when everything is there.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cyclesh.data import store as stores
+from cyclesh.data.description import Description, Window, read_dataset_json
+from cyclesh.data.geometry import (
+    Grid,
+    crop_grid,
+    extended,
+    inside,
+    mask_box_mm,
+    misalignment_voxels,
+    resample_image,
+    resample_labels,
+)
+from cyclesh.data.raw import (
+    Case,
+    Scan,
+    file_sha256,
+    find_cases,
+    read_image,
+    read_labels,
+    split_cases,
+)
+from cyclesh.data.store import Source, Store, Volume, as_affine, digest, volume_paths
+from cyclesh.errors import UserError
+
+RECIPE = 1  # raise it when the voxels that prepare writes change: partial work is then redone
+ENTRIES = "entries"
+MISALIGNED_VOXELS = 0.25  # headers round; beyond this a label is not where its image is
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One volume on the training grid."""
+
+    image: np.ndarray  # int16 (z, y, x)
+    label: np.ndarray  # uint8 (z, y, x)
+    grid: Grid
+    window: tuple[float, float]
+    cut: dict[str, float]
+
+
+def prepare(
+    raw: Path | str,
+    store_path: Path | str,
+    description: Description,
+    *,
+    fractions: tuple[float, float, float] = (0.4, 0.1, 0.5),
+    seed: int = 0,
+    fold: int = 0,
+    processes: int = 1,
+    progress: bool = True,
+    shard: tuple[int, int] = (0, 1),
+) -> Store | None:
+    """Makes (or finds finished) the store of a raw folder.
+
+    `description` is what `describe(raw, default)` gave. `shard=(i, n)` does the i-th of n shares;
+    the shard that finds everything complete finishes the store, the others return None.
+    Raises UserError for faulty input, and when `store_path` holds something else.
+    """
+    raw, target = Path(raw), Path(os.path.abspath(store_path))
+    index, count = shard
+    if not 0 <= index < count:
+        raise UserError(f"shard {index} of {count}: the first number must lie in 0..{count - 1}")
+    cases = find_cases(raw, description)
+    splits = split_cases(cases, read_dataset_json(raw), fractions, seed, fold)
+    _require_labels(cases)
+    if target.exists() and not _is_empty_folder(target):
+        return _finished(target, raw, cases, splits, description)
+    building = target.with_name(f"{target.name}.partial")
+    for folder in (stores.VOLUMES, ENTRIES):
+        (building / folder).mkdir(parents=True, exist_ok=True)
+    work = partial(_prepare_into, building, raw, description)
+    try:
+        share = cases[index::count]
+        for _ in _shown(_results(work, share, processes), len(share), progress):
+            pass
+        entries = _complete(building, cases, description)
+        if entries is None:
+            return None
+        _finish(building, target, _manifest(entries, cases, splits, description, fractions))
+    except FileNotFoundError:
+        # Another shard, or another run with the same inputs, has renamed the folder meanwhile.
+        if not stores.is_store(target):
+            raise
+    return _finished(target, raw, cases, splits, description)
+
+
+def crop_case(image: Scan, label: Scan, case: Case, description: Description) -> Crop:
+    """One volume on the training grid, centred on the bounding box of its labelled structures.
+
+    Raises UserError when the label's grid is not the image's, a label value is unknown, or no
+    structure is labelled.
+    """
+    apart = misalignment_voxels(image.grid, label.grid)
+    if apart > MISALIGNED_VOXELS:
+        raise UserError(
+            f"{case.label}: does not lie on the grid of {case.image.name} ({_how(image, label)}); "
+            "resample it or mend its header (verify lists all such files)"
+        )
+    classes = class_indices(label.values, description, case.label)
+    if not classes.any():
+        raise UserError(f"{case.label}: no voxel of {', '.join(description.names)} is labelled")
+    low, high = mask_box_mm(classes > 0, image.grid)
+    # To the micrometre, so that no rounding error of the machine enters the store's identity.
+    grid = crop_grid(np.round((low + high) / 2, 3), description.spacing_mm, description.shape)
+    whole, inner = extended(grid, low, high)
+    labels = resample_labels(classes, image.grid, whole)
+    intensities, measured = _intensities(image, grid)
+    rule = description.window(case.modality)
+    window = intensity_window(rule, intensities[measured], case.image)
+    intensities = np.where(measured, intensities, np.float32(window[0]))
+    cut = _cut(labels, labels[inner], description)
+    return Crop(stores.encode(intensities, window), labels[inner], grid, window, cut)
+
+
+def _intensities(image: Scan, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The scan on `grid`, and which voxels it measured: those within it that are no NaN or Inf."""
+    measured = inside(image.grid, grid)
+    finite = np.isfinite(image.values)
+    if finite.all():
+        return resample_image(image.values, image.grid, grid, fill=0.0), measured
+    share = resample_image(finite, image.grid, grid, fill=0.0)
+    total = resample_image(np.where(finite, image.values, 0), image.grid, grid, fill=0.0)
+    return total / np.maximum(share, 0.5), measured & (share >= 0.5)
+
+
+def class_indices(values: np.ndarray, description: Description, path: Path | None) -> np.ndarray:
+    """Label values of the files -> class indices (uint8); UserError names an unknown value."""
+    known = description.class_of_value()
+    unknown = 255
+    lowest, highest = min(known), max(known)
+    table = np.full(highest - lowest + 3, unknown, np.uint8)  # one more at each end: out of range
+    for value, index in known.items():
+        table[value - lowest + 1] = index
+    classes = table[np.clip(values, lowest - 1, highest + 1) - (lowest - 1)]
+    strange = np.unique(values[classes == unknown]) if (classes == unknown).any() else ()
+    if len(strange):
+        listed, expected = (", ".join(map(str, v)) for v in (strange[:5], sorted(known)))
+        raise UserError(
+            f"{path}: unknown label value {listed}; known are {expected}: "
+            "add it to structures, aliases or dropped in dataset.json"
+        )
+    return classes
+
+
+def intensity_window(rule: Window, values: np.ndarray, path: Path) -> tuple[float, float]:
+    """The source intensities (low, high) that become -1 and 1, from the values within the scan."""
+    kind, low, high = rule
+    if kind == "percentile":
+        if not values.size:
+            raise UserError(f"{path}: has no finite voxel where its structures are")
+        low, high = (float(f"{v:.6g}") for v in np.percentile(values, [low, high]))
+    if not low < high:
+        raise UserError(f"{path}: is constant ({low:g}) where its structures are")
+    return low, high
+
+
+def _cut(whole: np.ndarray, crop: np.ndarray, description: Description) -> dict[str, float]:
+    """Share of each structure's voxels that the crop leaves outside."""
+    bins = description.classes
+    total = np.bincount(whole.ravel(), minlength=bins)[1:]
+    kept = np.bincount(crop.ravel(), minlength=bins)[1:]
+    shares = 1 - kept / np.maximum(total, 1)
+    pairs = zip(description.names, np.where(total > 0, shares, 0.0), strict=True)
+    return {name: round(float(share), 6) for name, share in pairs}
+
+
+def _how(image: Scan, label: Scan) -> str:
+    if image.grid.shape != label.grid.shape:
+        return f"{_by(label.grid.shape)} voxels against {_by(image.grid.shape)}"
+    apart = misalignment_voxels(image.grid, label.grid)
+    return f"corners up to {apart:.2g} voxels apart"
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def _require_labels(cases: Iterable[Case]) -> None:
+    without = [case.image for case in cases if case.label is None]
+    if without:
+        raise UserError(
+            f"{without[0]}: has no label ({len(without)} such volumes); add the label file or take "
+            "the volume out of the raw folder"
+        )
+
+
+def _prepare_into(building: Path, raw: Path, description: Description, case: Case) -> str:
+    """One case's files, its entry last; nothing when they are there already. Runs in a worker."""
+    if _entry(building, case, description, check_sources=True) is not None:
+        return case.id
+    image, label = read_image(case.image), read_labels(case.label)
+    crop = crop_case(image, label, case, description)
+    source = Source(
+        image=case.image.relative_to(raw).as_posix(),
+        label=case.label.relative_to(raw).as_posix(),
+        shape_xyz=image.grid.shape[::-1],
+        affine=as_affine(image.grid.affine),
+        dtype=image.dtype,
+        sha256_image=image.sha256,
+        sha256_label=label.sha256,
+    )
+    for path, array in zip(volume_paths(building, case.id), (crop.image, crop.label), strict=True):
+        with _replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+    entry = {
+        "key": _key(case, description, image.sha256, label.sha256),
+        "window": list(crop.window),
+        "affine": as_affine(crop.grid.affine),
+        "source": asdict(source),
+        "cut": crop.cut,
+    }
+    with _replacing(_entry_path(building, case)) as temporary:
+        temporary.write_text(json.dumps(entry), encoding="utf-8")
+    return case.id
+
+
+def _key(case: Case, description: Description, sha256_image: str, sha256_label: str) -> str:
+    """Everything that decides a volume's voxels."""
+    return digest([RECIPE, case.modality, description.to_json(), sha256_image, sha256_label])
+
+
+def _entry_path(building: Path, case: Case) -> Path:
+    return building / ENTRIES / f"{case.id}.json"
+
+
+def _entry(
+    building: Path, case: Case, description: Description, check_sources: bool
+) -> dict | None:
+    """The entry of a case that is complete and made by this recipe; else None."""
+    path = _entry_path(building, case)
+    if not path.exists() or not all(p.exists() for p in volume_paths(building, case.id)):
+        return None
+    entry = json.loads(path.read_text(encoding="utf-8"))
+    if check_sources:
+        hashes = file_sha256(case.image), file_sha256(case.label)
+    else:
+        hashes = entry["source"]["sha256_image"], entry["source"]["sha256_label"]
+    return entry if entry["key"] == _key(case, description, *hashes) else None
+
+
+def _complete(building: Path, cases: list[Case], description: Description) -> list[dict] | None:
+    entries = [_entry(building, case, description, check_sources=False) for case in cases]
+    return None if None in entries else entries
+
+
+def _manifest(
+    entries: list[dict],
+    cases: list[Case],
+    splits: dict[str, str],
+    description: Description,
+    fractions: tuple[float, float, float],
+) -> dict:
+    volumes = []
+    for case, entry in zip(cases, entries, strict=True):
+        volumes.append(
+            {
+                "id": case.id,
+                "subject": case.subject,
+                "modality": case.modality,
+                "split": splits[case.id],
+                "pair_of": case.pair_of,
+                **{key: entry[key] for key in ("window", "affine", "source", "cut")},
+            }
+        )
+    return {
+        "format": stores.FORMAT,
+        "description": description.to_json(),
+        "split_sha256": digest(sorted(splits.items())),
+        "fractions": list(fractions),
+        "volumes": volumes,
+    }
+
+
+def _finish(building: Path, target: Path, manifest: dict) -> None:
+    """The manifest, then the rename that makes the store exist, then the scaffolding's removal."""
+    with _replacing(building / stores.MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    os.rename(building, target)
+    shutil.rmtree(target / ENTRIES, ignore_errors=True)
+    wanted = {path for v in manifest["volumes"] for path in volume_paths(target, v["id"])}
+    for path in {*(target / stores.VOLUMES).iterdir(), *target.glob("*.tmp-*")} - wanted:
+        path.unlink(missing_ok=True)
+
+
+def _finished(
+    target: Path,
+    raw: Path,
+    cases: list[Case],
+    splits: dict[str, str],
+    description: Description,
+) -> Store:
+    """The existing store, when it was made from the same inputs."""
+    store = Store.open(target)
+    reason = _difference(store, raw, cases, splits, description)
+    if reason:
+        raise UserError(
+            f"{target}: was prepared from other inputs ({reason}); remove it or name another output"
+        )
+    return store
+
+
+def _difference(
+    store: Store,
+    raw: Path,
+    cases: list[Case],
+    splits: dict[str, str],
+    description: Description,
+) -> str | None:
+    if store.description != description:
+        now, then = description.to_json(), store.description.to_json()
+        changed = [key for key in now if now[key] != then[key]] or ["structures"]
+        return f"{changed[0]} was {then[changed[0]]}, is {now[changed[0]]}"
+    volumes = {volume.id: volume for volume in store.volumes}
+    strays = sorted({case.id for case in cases} ^ volumes.keys())
+    if strays:
+        return f"{strays[0]} is in only one of store and {raw}"
+    for case in cases:
+        volume = volumes[case.id]
+        if _roster(case, splits) != (volume.subject, volume.split, volume.pair_of):
+            return f"{case.id}: subject, split or pair were {_roster_of(volume)}"
+        hashes = (volume.source.sha256_image, volume.source.sha256_label)
+        if hashes != (file_sha256(case.image), file_sha256(case.label)):
+            return f"the files of {case.id} have changed"
+    return None
+
+
+def _roster(case: Case, splits: dict[str, str]) -> tuple[str, str, str | None]:
+    return case.subject, splits[case.id], case.pair_of
+
+
+def _roster_of(volume: Volume) -> str:
+    return f"{volume.subject}, {volume.split}, {volume.pair_of or 'none'}"
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` when the block succeeds."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _results(work, cases: list[Case], processes: int) -> Iterator[str]:
+    """work(case) for all cases, in their order; the first error stops the rest."""
+    if processes <= 1 or len(cases) <= 1:
+        yield from map(work, cases)
+        return
+    pool = ProcessPoolExecutor(min(processes, len(cases)), mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(work, cases)
+    except BrokenProcessPool:
+        raise UserError(
+            f"a worker process was killed, probably for memory; run again with fewer than "
+            f"{processes} processes (finished volumes are kept)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _shown(results: Iterator[str], total: int, progress: bool) -> Iterator[str]:
+    """A bar on a terminal, a line every tenth elsewhere."""
+    if progress and sys.stderr.isatty():
+        yield from tqdm(results, desc="prepare", total=total, unit="volume")
+        return
+    for done, result in enumerate(results, start=1):
+        if progress and (done == total or done * 10 // total > (done - 1) * 10 // total):
+            print(f"prepare: {done}/{total} volumes", file=sys.stderr, flush=True)
+        yield result
