@@ -90,7 +90,7 @@ def mask_box_mm(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 def extended(grid: Grid, low_mm: np.ndarray, high_mm: np.ndarray) -> tuple[Grid, tuple[slice, ...]]:
-    """`grid`, in the networks' axes, grown by whole voxels to hold a box; its place in the result."""
+    """`grid` (in the networks' axes) grown by whole voxels to hold a box; its place in there."""
     low, high = grid.index(np.stack([low_mm, high_mm]))
     before = np.maximum(np.ceil(-low - 0.5), 0).astype(int)
     after = np.maximum(np.ceil(high + 0.5 - np.asarray(grid.shape)), 0).astype(int)
