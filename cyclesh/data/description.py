@@ -37,6 +37,10 @@ class Description:
     windows: tuple[Window, Window]
 
     def __post_init__(self):
+        # One spelling of a number, since the description is hashed as text.
+        windows = tuple((rule, float(low), float(high)) for rule, low, high in self.windows)
+        object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in self.spacing_mm))
+        object.__setattr__(self, "windows", windows)
         _check(self)
 
     @property
@@ -139,7 +143,7 @@ def _check(d: Description) -> None:
     if len(set(d.modalities)) != 2:
         raise UserError(f"modalities: needs two different names, not {list(d.modalities)}")
     if not d.structures:
-        raise UserError("structures: needs at least one, as in {\"liver\": 1}")
+        raise UserError('structures: needs at least one, as in {"liver": 1}')
     if len(d.structures) > 250:
         raise UserError(f"structures: at most 250, not {len(d.structures)}")
     if len(set(d.names)) != len(d.names) or "mean" in d.names:

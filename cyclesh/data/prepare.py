@@ -8,21 +8,17 @@ rename when everything is there.
 import json
 import os
 import shutil
-import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from cyclesh.data import store as stores
-from cyclesh.data.description import Description, Window, read_dataset_json
+from cyclesh.data.description import SPLITS, Description, Window, read_dataset_json
 from cyclesh.data.geometry import (
     Grid,
     crop_grid,
@@ -34,6 +30,7 @@ from cyclesh.data.geometry import (
     resample_labels,
 )
 from cyclesh.data.raw import (
+    PAIRED,
     Case,
     Scan,
     file_sha256,
@@ -43,6 +40,7 @@ from cyclesh.data.raw import (
     split_cases,
 )
 from cyclesh.data.store import Source, Store, Volume, as_affine, digest, volume_paths
+from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
 RECIPE = 1  # raise it when the voxels that prepare writes change: partial work is then redone
@@ -69,42 +67,76 @@ def prepare(
     fractions: tuple[float, float, float] = (0.4, 0.1, 0.5),
     seed: int = 0,
     fold: int = 0,
-    processes: int = 1,
+    processes: int | None = None,
     progress: bool = True,
     shard: tuple[int, int] = (0, 1),
 ) -> Store | None:
     """Makes (or finds finished) the store of a raw folder.
 
-    `description` is what `describe(raw, default)` gave. `shard=(i, n)` does the i-th of n shares;
+    `description` is what `describe(raw, default)` gave; `processes` defaults to one for each core.
+    Without a split in dataset.json, `fractions`, `seed` and `fold` draw it; it is then a part of
+    the store, and another one needs another store. `shard=(i, n)` does the i-th of n shares;
     the shard that finds everything complete finishes the store, the others return None.
     Raises UserError for faulty input, and when `store_path` holds something else.
     """
-    raw, target = Path(raw), Path(os.path.abspath(store_path))
+    raw, target, building = _places(raw, store_path)
     index, count = shard
     if not 0 <= index < count:
         raise UserError(f"shard {index} of {count}: the first number must lie in 0..{count - 1}")
     cases = find_cases(raw, description)
     splits = split_cases(cases, read_dataset_json(raw), fractions, seed, fold)
     _require_labels(cases)
-    if target.exists() and not _is_empty_folder(target):
+    if stores.is_store(target):
         return _finished(target, raw, cases, splits, description)
-    building = target.with_name(f"{target.name}.partial")
     for folder in (stores.VOLUMES, ENTRIES):
         (building / folder).mkdir(parents=True, exist_ok=True)
     work = partial(_prepare_into, building, raw, description)
     try:
-        share = cases[index::count]
-        for _ in _shown(_results(work, share, processes), len(share), progress):
-            pass
+        in_parallel(
+            work, cases[index::count], title="prepare", processes=processes, progress=progress
+        )
         entries = _complete(building, cases, description)
         if entries is None:
             return None
         _finish(building, target, _manifest(entries, cases, splits, description, fractions))
-    except FileNotFoundError:
-        # Another shard, or another run with the same inputs, has renamed the folder meanwhile.
+        return Store.open(target)
+    except OSError:
+        # Another shard, or another run with the same inputs, may have finished meanwhile: then the
+        # folder under construction has gone, or ours is one too many.
         if not stores.is_store(target):
             raise
-    return _finished(target, raw, cases, splits, description)
+        shutil.rmtree(building, ignore_errors=True)
+        return _finished(target, raw, cases, splits, description)
+
+
+def plan(
+    raw: Path | str,
+    store_path: Path | str,
+    description: Description,
+    *,
+    fractions: tuple[float, float, float] = (0.4, 0.1, 0.5),
+    seed: int = 0,
+    fold: int = 0,
+) -> str:
+    """What `prepare` would do, in a few lines. Writes nothing; raises UserError as it does."""
+    raw, target, building = _places(raw, store_path)
+    cases = find_cases(raw, description)
+    splits = split_cases(cases, read_dataset_json(raw), fractions, seed, fold)
+    _require_labels(cases)
+    done = sum(_entry_path(building, case).exists() for case in cases)
+    bytes_a_voxel = 3  # an int16 and a uint8
+    size_mb = len(cases) * np.prod(description.shape) * bytes_a_voxel / 1e6
+    spacing = "x".join(f"{mm:g}" for mm in description.spacing_mm)
+    state = "finished already" if stores.is_store(target) else f"{done} of them done already"
+    lines = [
+        f"{len(cases)} volumes ({state}) -> {target}, {size_mb:.1f} MB",
+        f"grid {_by(description.shape)} voxels of {spacing} mm (z, y, x)",
+    ]
+    for modality in description.modalities:
+        counts = Counter(splits[case.id] for case in cases if case.modality == modality)
+        parts = ", ".join(f"{counts[s]} {s}" for s in (*SPLITS, PAIRED) if counts[s])
+        lines.append(f"{modality}: {parts or 'none'}; window {description.window(modality)}")
+    return "\n".join(lines)
 
 
 def crop_case(image: Scan, label: Scan, case: Case, description: Description) -> Crop:
@@ -355,8 +387,13 @@ def _roster_of(volume: Volume) -> str:
     return f"{volume.subject}, {volume.split}, {volume.pair_of or 'none'}"
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _places(raw: Path | str, store_path: Path | str) -> tuple[Path, Path, Path]:
+    """(raw folder, store, folder under construction); an empty folder may become the store."""
+    target = Path(os.path.abspath(store_path))
+    empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not empty and not stores.is_store(target):
+        raise UserError(f"{target}: exists and is no prepared store; name another output")
+    return Path(raw), target, target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
@@ -368,31 +405,3 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _results(work, cases: list[Case], processes: int) -> Iterator[str]:
-    """work(case) for all cases, in their order; the first error stops the rest."""
-    if processes <= 1 or len(cases) <= 1:
-        yield from map(work, cases)
-        return
-    pool = ProcessPoolExecutor(min(processes, len(cases)), mp_context=get_context("spawn"))
-    try:
-        yield from pool.map(work, cases)
-    except BrokenProcessPool:
-        raise UserError(
-            f"a worker process was killed, probably for memory; run again with fewer than "
-            f"{processes} processes (finished volumes are kept)"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _shown(results: Iterator[str], total: int, progress: bool) -> Iterator[str]:
-    """A bar on a terminal, a line every tenth elsewhere."""
-    if progress and sys.stderr.isatty():
-        yield from tqdm(results, desc="prepare", total=total, unit="volume")
-        return
-    for done, result in enumerate(results, start=1):
-        if progress and (done == total or done * 10 // total > (done - 1) * 10 // total):
-            print(f"prepare: {done}/{total} volumes", file=sys.stderr, flush=True)
-        yield result

@@ -1,5 +1,6 @@
-"""The prepared data set: a folder with manifest.json and one memory-mapped .npy a volume.
+"""The prepared data set: a folder with a manifest and two memory-mapped .npy files a volume.
 
+It holds
     manifest.json                     what the data are, their splits, windows, grids and sources
     volumes/<id>.image.npy            int16 (z, y, x); value / 32767 is the intensity in [-1, 1]
     volumes/<id>.label.npy            uint8 (z, y, x); class index, 0 is background

@@ -1,0 +1,82 @@
+"""Work on many files at once, with progress."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from cyclesh.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    title: str,
+    processes: int | None = None,
+    progress: bool = True,
+) -> list[Result]:
+    """[work(item) for item in items] over processes (default: one for each core).
+
+    `work` must be picklable. The first error, in the items' order, is raised and the rest dropped.
+    """
+    processes = min(processes or available_cores(), len(items))
+    return list(_shown(_results(work, items, processes), len(items), title, progress))
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a cluster's scheduler may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _results(
+    work: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[Result]:
+    if processes <= 1:
+        yield from map(work, items)
+        return
+    # spawn: the caller may hold threads (jax) that do not survive a fork.
+    pool = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_end_with_parent
+    )
+    try:
+        yield from pool.map(work, items)
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, probably for want of memory; run again with fewer than "
+            f"{processes} processes (what is finished is kept)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Workers wait on a pipe that they hold open themselves: a killed parent would leave them."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _shown(results: Iterator[Result], total: int, title: str, progress: bool) -> Iterator[Result]:
+    """A bar on a terminal, a line every tenth elsewhere."""
+    if progress and sys.stderr.isatty():
+        yield from tqdm(results, desc=title, total=total, unit="volume")
+        return
+    for done, result in enumerate(results, start=1):
+        if progress and done * 10 // total > (done - 1) * 10 // total:
+            print(f"{title}: {done}/{total} volumes", file=sys.stderr, flush=True)
+        yield result
