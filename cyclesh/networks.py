@@ -1,0 +1,176 @@
+"""The six networks of the paper's section 4.1: UNet (generators and segmentors) and PatchGAN.
+
+A network is a Flax module used as a pure function, ``network.apply({"params": tree}, volume)``;
+both domains share one module and differ in their parameter trees. Layers know nothing of speed:
+that lives in `ops`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from cyclesh import ops
+
+leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
+
+
+class Conv(nn.Module):
+    """3D convolution; ``up`` puts a nearest-neighbour enlargement by two before it."""
+
+    features: int
+    kernel_init: Callable
+    kernel_size: int = 3
+    stride: int = 1
+    up: bool = False
+    use_bias: bool = True
+    dtype: str = "float32"  # of the arithmetic; parameters stay float32
+    lowering: str = "native"
+
+    @nn.compact
+    def __call__(self, x: Array | tuple[Array, ...]) -> Array:
+        parts = x if isinstance(x, tuple) else (x,)
+        channels = sum(part.shape[-1] for part in parts)
+        shape = (*(self.kernel_size,) * 3, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        parts = tuple(part.astype(self.dtype) for part in parts)
+        if self.up:
+            y = ops.upsample_conv3d(parts[0], kernel, lowering=self.lowering)
+        else:
+            y = ops.conv3d(parts, kernel, stride=self.stride, lowering=self.lowering)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+class Block(nn.Module):
+    """Convolution, InstanceNorm if any, activation."""
+
+    features: int
+    conv: Callable[..., Conv]
+    activation: Callable[[Array], Array]
+    norm_epsilon: float | None = None  # None: no normalisation
+    stride: int = 1
+    up: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array | tuple[Array, ...]) -> Array:
+        normed = self.norm_epsilon is not None
+        # InstanceNorm subtracts whatever a bias adds, so a bias before it would never learn.
+        x = self.conv(self.features, stride=self.stride, up=self.up, use_bias=not normed)(x)
+        if normed:
+            x = ops.instance_norm(x, self.norm_epsilon)
+        return self.activation(x)
+
+
+class UNet(nn.Module):
+    """3D U-Net: two 3x3x3 convolutions a level, long skips, nearest up + convolution (4.1).
+
+    Any grid size works: the volume is padded to a multiple of 2**depth and cropped back here and
+    nowhere else (the paper's own 86x112x112 is not divisible by 8).
+    """
+
+    out_channels: int
+    filters: int  # at full resolution; doubled at each level
+    conv: Callable[..., Conv]
+    depth: int = 3  # downsamplings
+    pooling: bool = False  # max-pool (segmentor) instead of a stride-2 convolution (generator)
+    norm_epsilon: float | None = None
+    out_activation: Callable[[Array], Array] = lambda x: x
+    remat: bool = False  # recompute blocks in the backward pass instead of storing them
+
+    @nn.compact
+    def __call__(self, volume: Array) -> Array:
+        """(b, z, y, x, channels) -> float32 (b, z, y, x, out_channels)."""
+        size = volume.shape[1:4]
+        x = ops.pad_to_multiple(volume, 2**self.depth)
+        make = nn.remat(Block) if self.remat else Block
+        block = partial(
+            make, conv=self.conv, activation=nn.relu, norm_epsilon=self.norm_epsilon
+        )
+        widths = [self.filters * 2**level for level in range(self.depth + 1)]
+        skips = []
+        for level, width in enumerate(widths):
+            if level and self.pooling:
+                x = ops.max_pool(x)
+            elif level:
+                x = block(width, stride=2, name=f"down{level}")(x)
+            x = block(width, name=f"encode{level}a")(x)
+            x = block(width, name=f"encode{level}b")(x)
+            skips.append(x)
+        for level in reversed(range(self.depth)):
+            x = block(widths[level], up=True, name=f"up{level}")(x)
+            x = block(widths[level], name=f"decode{level}a")((x, skips[level]))
+            x = block(widths[level], name=f"decode{level}b")(x)
+        x = self.conv(self.out_channels, kernel_size=1, name="out")(x)
+        x = x[:, : size[0], : size[1], : size[2]]
+        return self.out_activation(x.astype(jnp.float32))
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN: judges overlapping sub-volumes, one score each (4.1).
+
+    The default, widths (2f, 4f, 8f, 1) with strides (2, 2, 1, 1), sees 23 voxels a score.
+    InstanceNorm on all but the first and the last layer, LeakyReLU 0.2.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    conv: Callable[..., Conv]
+    norm_epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, volume: Array) -> Array:
+        """(b, z, y, x, 1) -> float32 (b, z', y', x', 1): near 1 looks real, near 0 synthetic."""
+        x = volume
+        for i, (width, stride) in enumerate(zip(self.widths[:-1], self.strides[:-1], strict=True)):
+            epsilon = self.norm_epsilon if i else None
+            x = Block(width, self.conv, leaky_relu, epsilon, stride, name=f"layer{i}")(x)
+        x = self.conv(self.widths[-1], stride=self.strides[-1], name="out")(x)
+        return x.astype(jnp.float32)
+
+
+class ResNetGenerator(nn.Module):
+    """The generator of CycleGAN in 3D, which the paper criticises in Figure 3.
+
+    Two stride-2 convolutions, residual blocks at the bottom, two transposed convolutions, no long
+    skips. Kept for that comparison only.
+    """
+
+    filters: int
+    blocks: int
+    conv: Callable[..., Conv]
+    kernel_init: Callable
+    norm_epsilon: float = 1e-5
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, volume: Array) -> Array:
+        """(b, z, y, x, 1) -> float32 (b, z, y, x, 1) in [-1, 1]."""
+        size = volume.shape[1:4]
+        make = nn.remat(Block) if self.remat else Block
+        block = partial(make, conv=self.conv, norm_epsilon=self.norm_epsilon)
+        x = ops.pad_to_multiple(volume, 4)
+        x = block(self.filters, activation=nn.relu, name="stem")(x)
+        for level in (1, 2):
+            x = block(self.filters * 2**level, activation=nn.relu, stride=2, name=f"down{level}")(x)
+        for i in range(self.blocks):
+            width = self.filters * 4
+            inner = block(width, activation=nn.relu, name=f"residual{i}a")(x)
+            x = x + block(width, activation=lambda v: v, name=f"residual{i}b")(inner)
+        for level in (1, 0):
+            x = nn.ConvTranspose(
+                self.filters * 2**level,
+                (3, 3, 3),
+                (2, 2, 2),
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+                name=f"up{level}",
+            )(x)
+            x = nn.relu(ops.instance_norm(x, self.norm_epsilon))
+        x = self.conv(1, name="out")(x)[:, : size[0], : size[1], : size[2]]
+        return jnp.tanh(x.astype(jnp.float32))

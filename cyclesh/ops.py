@@ -1,0 +1,147 @@
+"""3D convolution and its neighbours: one definition each, and the best lowering for the platform.
+
+Arrays are (batch, z, y, x, channel); kernels are (z, y, x, in, out). Every operation exists in two
+lowerings with the same mathematics, equal to rounding, gradients included:
+
+    native   one 3D convolution of XLA: right for GPU and TPU.
+    folded   the depth taps become channels of a 2D convolution over slices: XLA has no good 3D
+             convolution for CPUs, but a good 2D one. Three to eight times faster there.
+
+The convolution that follows a nearest-neighbour upsampling is done on the small grid in either
+lowering (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+LOWERINGS = ("auto", "native", "folded")
+
+
+def resolve_lowering(lowering: str) -> str:
+    """``auto`` becomes ``folded`` on a CPU and ``native`` on any accelerator."""
+    if lowering == "auto":
+        return "folded" if jax.default_backend() == "cpu" else "native"
+    return lowering
+
+
+def _conv2d(x: Array, kernel: Array, stride: int, padding) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _conv3d_native(x: Array, kernel: Array, stride: int, padding) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride,) * 3, padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+def _fold_depth(parts: tuple[Array, ...], kernel: Array, stride: int, pad: int):
+    """Slices with their depth neighbours as channels, and the 2D kernel that fits them."""
+    taps, depth = kernel.shape[0], parts[0].shape[1]
+    slices = (depth + 2 * pad - taps) // stride + 1
+    padded = [jnp.pad(p, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0))) for p in parts]
+    last = (slices - 1) * stride + 1
+    # Concatenating [tap][part] in one go also spares the copy of the skip connection.
+    x = jnp.concatenate([p[:, t : t + last : stride] for t in range(taps) for p in padded], -1)
+    x = x.reshape(-1, *x.shape[2:])
+    kernel = jnp.concatenate(list(kernel), axis=2)  # (y, x, taps * in, out)
+    return x, kernel, slices
+
+
+def conv3d(x: Array | tuple[Array, ...], kernel: Array, *, stride: int = 1, lowering: str) -> Array:
+    """Cross-correlation with zero padding of half the kernel, so stride 1 keeps the grid.
+
+    Args:
+      x: (b, z, y, x, in), or a tuple of such arrays that stand for their concatenation over
+        channels (a long skip connection need not be copied together).
+      kernel: (k, k, k, in, out), k odd.
+      stride: 1 or 2, in all three directions; an axis of n voxels becomes ceil(n / stride).
+      lowering: "native" or "folded".
+    Returns: (b, ceil(z / stride), ceil(y / stride), ceil(x / stride), out).
+    """
+    parts = x if isinstance(x, tuple) else (x,)
+    pad = kernel.shape[0] // 2
+    if lowering == "native":
+        joined = jnp.concatenate(parts, -1)
+        return _conv3d_native(joined, kernel, stride, [(pad, pad)] * 3)
+    slices, flat_kernel, depth = _fold_depth(parts, kernel, stride, pad)
+    y = _conv2d(slices, flat_kernel, stride, [(pad, pad)] * 2)
+    return y.reshape(parts[0].shape[0], depth, *y.shape[1:])
+
+
+def _phase_kernels(kernel: Array) -> Array:
+    """(3, 3, 3, in, out) -> (2, 2, 2, in, 8 * out): one 2x2x2 kernel for each output phase.
+
+    Under a nearest-neighbour enlargement by two, an even output voxel reads (left, own, own) of
+    the small grid and an odd one (own, own, right), so two taps do, along each axis.
+    """
+    for axis in range(3):
+        left, own, right = jnp.split(kernel, 3, axis)
+        even = jnp.concatenate([left, own + right], axis)
+        odd = jnp.concatenate([left + own, right], axis)
+        kernel = jnp.stack([even, odd], -2)  # the phases gather in (z, y, x) order before `out`
+    return kernel.reshape(*kernel.shape[:4], -1)
+
+
+def upsample_conv3d(x: Array, kernel: Array, *, lowering: str) -> Array:
+    """A 3x3x3 convolution of the nearest-neighbour enlargement of ``x`` by two, exactly.
+
+    Each of the eight output phases is a 2x2x2 convolution of the small grid; all eight are
+    channels of one convolution over the padded grid, then interleaved.
+
+    Args:
+      x: (b, z, y, x, in).
+      kernel: (3, 3, 3, in, out).
+    Returns: (b, 2z, 2y, 2x, out).
+    """
+    b, d, h, w, _ = x.shape
+    out = kernel.shape[-1]
+    phased = _phase_kernels(kernel)
+    if lowering == "native":
+        y = _conv3d_native(x, phased, 1, [(1, 1)] * 3)
+    else:
+        # Padded as an array: where the window (the gradient, h + 1 wide) exceeds the unpadded
+        # input, XLA swaps the two in the weight gradient and falls to a 20 times slower kernel.
+        x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+        slices, flat_kernel, _ = _fold_depth((x,), phased, 1, 1)
+        y = _conv2d(slices, flat_kernel, 1, "VALID")
+    y = y.reshape(b, d + 1, h + 1, w + 1, 2, 2, 2, out)
+    phases = jnp.stack(
+        [
+            y[:, p : p + d, q : q + h, r : r + w, p, q, r]
+            for p in range(2)
+            for q in range(2)
+            for r in range(2)
+        ],
+        axis=4,
+    ).reshape(b, d, h, w, 2, 2, 2, out)
+    return phases.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, 2 * d, 2 * h, 2 * w, out)
+
+
+def max_pool(x: Array) -> Array:
+    """2x2x2 maximum, stride 2, of (b, z, y, x, c) with even z, y, x."""
+    b, d, h, w, c = x.shape
+    # As reshape + max its gradient is elementwise; reduce_window's is a slow select-and-scatter.
+    return x.reshape(b, d // 2, 2, h // 2, 2, w // 2, 2, c).max((2, 4, 6))
+
+
+def instance_norm(x: Array, epsilon: float) -> Array:
+    """Each channel of each volume to mean 0 and variance 1 over z, y, x; no affine (paper 4.1).
+
+    Statistics are float32 whatever the dtype of ``x``, and the variance is that of the centred
+    values (the difference of two large squares loses it).
+    """
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean((1, 2, 3), keepdims=True)
+    variance = jnp.square(centred).mean((1, 2, 3), keepdims=True)
+    return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+def pad_to_multiple(x: Array, multiple: int) -> Array:
+    """Repeat the far faces of (b, z, y, x, c) until z, y and x are multiples of ``multiple``."""
+    width = [(0, -size % multiple) for size in x.shape[1:4]]
+    if not any(after for _, after in width):
+        return x
+    return jnp.pad(x, [(0, 0), *width, (0, 0)], mode="edge")

@@ -1,0 +1,50 @@
+"""The history pool of synthetic volumes that the discriminators learn from (CycleGAN, size 50).
+
+A pool is a pytree and its update is pure, so it lives inside the jitted step and in checkpoints.
+Each slot of the batch has a pool of its own: nothing crosses devices when the batch is sharded.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Pool(NamedTuple):
+    """volumes: (batch, capacity, z, y, x, 1); count: int32, how many of the capacity are filled."""
+
+    volumes: Array
+    count: Array
+
+
+def make_pool(size: int, batch: int, shape: tuple[int, int, int], dtype: str) -> Pool:
+    """An empty pool of ``size`` volumes in all, divided evenly (rounded up) among batch slots."""
+    capacity = -(-size // batch)
+    return Pool(jnp.zeros((batch, capacity, *shape, 1), dtype), jnp.zeros((), jnp.int32))
+
+
+def push_and_sample(pool: Pool, fresh: Array, key: Array) -> tuple[Pool, Array]:
+    """Hand ``fresh`` (batch, z, y, x, 1) in, take as many volumes out.
+
+    While the pool fills, each fresh volume is stored and returned. After that, with probability
+    1/2 it is returned and not stored; else a random stored volume is returned and it takes its
+    place. A pool of capacity 0 returns the fresh volumes.
+    """
+    batch, capacity = pool.volumes.shape[:2]
+    if capacity == 0:
+        return pool, fresh
+    swap_key, slot_key = jax.random.split(key)
+    filling = pool.count < capacity
+    swap = jax.random.bernoulli(swap_key, 0.5, (batch,))
+    slot = jnp.where(filling, pool.count, jax.random.randint(slot_key, (batch,), 0, capacity))
+
+    def exchange(volumes, new, slot, swap):
+        stored = jax.lax.dynamic_index_in_dim(volumes, slot, keepdims=False)
+        new = new.astype(volumes.dtype)
+        out = jnp.where(filling | ~swap, new, stored)
+        kept = jnp.where(filling | swap, new, stored)
+        return jax.lax.dynamic_update_index_in_dim(volumes, kept, slot, 0), out
+
+    volumes, out = jax.vmap(exchange)(pool.volumes, fresh, slot, swap)
+    return Pool(volumes, jnp.minimum(pool.count + 1, capacity)), out.astype(fresh.dtype)

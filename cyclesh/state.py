@@ -1,0 +1,155 @@
+"""Everything that a training step changes, and everything built from the config to change it."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from cyclesh import networks, ops
+from cyclesh.domains import DOMAINS, per_domain
+from cyclesh.runtime import pool, schedules
+
+
+class Players(NamedTuple):
+    """One entry for each kind of network; used for modules, parameters and optimisers alike."""
+
+    gen: object
+    disc: object
+    seg: object
+
+
+class TrainState(NamedTuple):
+    """step: int32; params and opt: Players (params of {"A": tree, "B": tree}); pools per domain."""
+
+    step: Array
+    params: Players
+    opt: Players
+    pools: dict[str, pool.Pool]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the run with its own movers: pre-training, or the method itself."""
+
+    name: str
+    moves: tuple[str, ...]
+    epochs: int
+    seg_reads: dict[str, float]  # weight of each kind of volume in the segmentors' loss
+    shape_weight: float  # gamma of Eq. 3
+
+
+def make_phases(config) -> tuple[Phase, ...]:
+    """The run's phases in order, those of zero epochs left out (paper 4.2)."""
+    loss, schedule = config.loss, config.schedule
+    real_only = {"real": 1.0, "fake": 0.0, "rec": 0.0}
+    reads = {kind: loss[f"seg_{kind}"] for kind in real_only}
+    phases = (
+        Phase("pretrain_seg", ("seg",), schedule.pretrain_seg_epochs, real_only, 0.0),
+        Phase("pretrain_gan", ("gen", "disc"), schedule.pretrain_gan_epochs, real_only, 0.0),
+        Phase(
+            config.method,
+            tuple(config.moves),
+            schedule.constant_epochs + schedule.decay_epochs,
+            reads,
+            loss.shape,
+        ),
+    )
+    return tuple(phase for phase in phases if phase.epochs)
+
+
+def make_networks(config, classes: int) -> Players:
+    """The three modules (each serves both domains) for volumes of ``classes`` labels."""
+    model, compute = config.model, config.compute
+    conv = partial(
+        networks.Conv, dtype=compute.dtype, lowering=ops.resolve_lowering(compute.lowering)
+    )
+    gan_init = nn.initializers.normal(model.gan_init_std)
+    gan_conv = partial(conv, kernel_init=gan_init)
+    common = {"filters": model.filters, "remat": compute.remat}
+    if model.generator == "unet":
+        gen = networks.UNet(
+            1,
+            conv=gan_conv,
+            depth=model.depth,
+            norm_epsilon=model.norm_epsilon,
+            out_activation=jnp.tanh,
+            **common,
+        )
+    else:
+        gen = networks.ResNetGenerator(
+            blocks=model.residual_blocks,
+            conv=gan_conv,
+            kernel_init=gan_init,
+            norm_epsilon=model.norm_epsilon,
+            dtype=compute.dtype,
+            **common,
+        )
+    seg = networks.UNet(
+        classes,
+        conv=partial(conv, kernel_init=nn.initializers.he_normal()),
+        depth=model.depth,
+        pooling=True,
+        **common,
+    )
+    widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)
+    disc = networks.PatchDiscriminator(
+        widths, tuple(model.disc_strides), gan_conv, model.norm_epsilon
+    )
+    return Players(gen, disc, seg)
+
+
+def make_rates(config, epoch_steps: int) -> Players:
+    """Each player's learning rate as a function of that player's own update count."""
+    phases, schedule = make_phases(config), config.schedule
+
+    def rate(name: str) -> optax.Schedule:
+        updates = sum(phase.epochs for phase in phases if name in phase.moves) * epoch_steps
+        decay = schedule.decay_epochs * epoch_steps if name in config.moves else 0
+        return schedules.constant_then_linear(config.optim[name].rate, updates - decay, decay)
+
+    return Players(*map(rate, Players._fields))
+
+
+def make_optimisers(config, epoch_steps: int) -> Players:
+    """Adam for each player, over both domains' trees together (as CycleGAN does)."""
+    rates = make_rates(config, epoch_steps)
+
+    def adam(name: str) -> optax.GradientTransformation:
+        optim = config.optim[name]
+        chain = [optax.adam(getattr(rates, name), b1=optim.b1, b2=optim.b2, eps=optim.eps)]
+        if config.optim.clip_norm:
+            chain.insert(0, optax.clip_by_global_norm(config.optim.clip_norm))
+        return optax.chain(*chain)
+
+    return Players(*map(adam, Players._fields))
+
+
+def init_state(
+    key: Array, nets: Players, optimisers: Players, config, shape: tuple[int, int, int]
+) -> TrainState:
+    """A fresh state for training volumes of ``shape`` (z, y, x); a pure function of ``key``.
+
+    Every network starts from a key of its own: generators that share their start would stay
+    mirror images of each other for long.
+    """
+    volume = jnp.zeros((1, *shape, 1))
+    trees = {}
+    for i, (name, net) in enumerate(zip(Players._fields, nets, strict=True)):
+        keys = per_domain(lambda d, i=i: jax.random.fold_in(key, 2 * i + DOMAINS.index(d)))
+        trees[name] = per_domain(lambda d, net=net, keys=keys: net.init(keys[d], volume)["params"])
+    params = Players(**trees)
+    opt = Players(*(tx.init(tree) for tx, tree in zip(optimisers, params, strict=True)))
+    size = config.loss.pool_size
+    pools = per_domain(lambda d: pool.make_pool(size, config.batch, shape, config.compute.dtype))
+    return TrainState(jnp.zeros((), jnp.int32), params, opt, pools)
+
+
+def count_parameters(tree) -> int:
+    """Number of scalars in a tree of arrays (or of shapes)."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,184 @@
+"""One training step: the paper's alternation (section 3.6) as three pure updates.
+
+Each loss takes the tree that it differentiates first, and every other player's parameters as
+ordinary arguments. A network is frozen by not being the first argument, never by a flag.
+
+1. G with S and D fixed:  L_GAN + lambda L_cyc + gamma L_shape  (Eq. 3; Eq. 2 on fakes only).
+2. D with G fixed:        LSGAN on real volumes and on fakes drawn from the history pool.
+3. S with G fixed:        cross-entropy on real, fake and reconstructed volumes.
+
+One translation a step serves all three: the generators' update hands its fakes and
+reconstructions on, so D and S see what G made before it moved. D and S are independent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from cyclesh import losses
+from cyclesh.domains import DOMAINS, Translation, Volumes, labels_of, other, per_domain
+from cyclesh.runtime.pool import push_and_sample
+from cyclesh.state import Phase, Players, TrainState
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of Eq. 3 that do not change with the phase."""
+
+    cycle: float  # lambda
+    identity: float  # CycleGAN's identity loss; the paper has none
+    disc: float  # of the discriminators' loss
+
+
+def make_weights(config) -> Weights:
+    return Weights(config.loss.cycle, config.loss.identity, config.loss.disc)
+
+
+def translate(gen: Callable, params: dict, images: dict) -> Translation:
+    """fake[d] = G_d(x of the other domain), rec[d] = G_d(fake of the other domain)."""
+    fake = per_domain(lambda d: gen(params[d], images[other(d)]))
+    rec = per_domain(lambda d: gen(params[d], fake[other(d)]))
+    return Translation(fake, rec)
+
+
+def generator_loss(
+    gen_params, disc_params, seg_params, apply: Players, source: dict, weights: Weights, gamma
+) -> tuple[Array, tuple[Translation, dict]]:
+    """Eq. 3 as the generators see it. Aux: the translation, and the unweighted terms."""
+    images = per_domain(lambda d: source[d].image)
+    made = translate(apply.gen, gen_params, images)
+    terms = {
+        "adv": sum(
+            losses.least_squares(apply.disc(disc_params[d], made.fake[d]), 1.0) for d in DOMAINS
+        ),
+        "cycle": sum(losses.l1(made.rec[d], images[d]) for d in DOMAINS),
+    }
+    total = terms["adv"] + weights.cycle * terms["cycle"]
+    if gamma:
+        labels = per_domain(lambda d: source[d].label)
+        terms["shape"] = sum(
+            losses.cross_entropy(
+                apply.seg(seg_params[d], made.fake[d]), labels_of("fake", d, labels)
+            )
+            for d in DOMAINS
+        )
+        total = total + gamma * terms["shape"]
+    if weights.identity:
+        terms["identity"] = sum(
+            losses.l1(apply.gen(gen_params[d], images[d]), images[d]) for d in DOMAINS
+        )
+        total = total + weights.identity * terms["identity"]
+    return total, (made, terms)
+
+
+def discriminator_loss(disc_params, apply: Players, real: dict, fake: dict) -> tuple[Array, dict]:
+    """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains."""
+    terms = {
+        "real": sum(
+            losses.least_squares(apply.disc(disc_params[d], real[d].image), 1.0) for d in DOMAINS
+        ),
+        "fake": sum(losses.least_squares(apply.disc(disc_params[d], fake[d]), 0.0) for d in DOMAINS),
+    }
+    return terms["real"] + terms["fake"], terms
+
+
+def segmentor_loss(
+    seg_params, apply: Players, real: dict, source: dict, made: Translation | None, reads: dict
+) -> tuple[Array, dict]:
+    """Cross-entropy of S_A and S_B on each kind of volume that they read, weighted by ``reads``."""
+    images = {"real": per_domain(lambda d: real[d].image)}
+    if made is not None:
+        images |= made._asdict()
+    labels = {"real": real, "fake": source, "rec": source}
+    terms = {}
+    for kind, weight in reads.items():
+        if weight:
+            carried = per_domain(lambda d, kind=kind: labels[kind][d].label)
+            terms[kind] = sum(
+                losses.cross_entropy(
+                    apply.seg(seg_params[d], images[kind][d]), labels_of(kind, d, carried)
+                )
+                for d in DOMAINS
+            )
+    return sum(reads[kind] * term for kind, term in terms.items()), terms
+
+
+def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args):
+    """One optimiser step on ``loss(params, *args) -> (scalar, aux)``.
+
+    Returns: params, opt, scalar, aux, and the global norm of the gradient.
+    """
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, *args)
+    updates, opt = tx.update(grads, opt, params)
+    return optax.apply_updates(params, updates), opt, value, aux, optax.tree.norm(grads)
+
+
+def make_step(
+    nets: Players, optimisers: Players, phase: Phase, weights: Weights, seed: int
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """The step of a phase: (state, batch) -> (state, metrics), pure, not yet jitted.
+
+    A batch is {"real": {"A": Volumes, "B": Volumes}, "source": {"A": ..., "B": ...}}: ``real``
+    volumes train S and D as what they are, ``source`` volumes are translated. They are the same
+    volumes unless the data has source-only volumes (the paper's S2) or a limit on how many are
+    translated.
+
+    Metrics are float32 scalars named player/term; "total" is the weighted sum that is descended,
+    "grad" the norm of its gradient.
+    """
+    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
+    translates = "gen" in phase.moves or phase.seg_reads["fake"] or phase.seg_reads["rec"]
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        real = {d: Volumes(*batch["real"][d]) for d in DOMAINS}
+        source = {d: Volumes(*batch["source"][d]) for d in DOMAINS}
+        gen, disc, seg = state.params
+        opt, pools, made, metrics = state.opt, state.pools, None, {}
+
+        def log(player, total, terms, norm):
+            metrics.update({f"{player}/{name}": value for name, value in terms.items()})
+            metrics[f"{player}/total"], metrics[f"{player}/grad"] = total, norm
+
+        new = state.params
+        if "gen" in phase.moves:
+            args = (disc, seg, apply, source, weights, phase.shape_weight)
+            new_gen, opt_gen, total, (made, terms), norm = update(
+                generator_loss, optimisers.gen, gen, opt.gen, *args
+            )
+            new, opt = new._replace(gen=new_gen), opt._replace(gen=opt_gen)
+            log("gen", total, terms, norm)
+        elif translates:
+            made = translate(apply.gen, gen, per_domain(lambda d: source[d].image))
+        if "disc" in phase.moves:
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            drawn = {
+                d: push_and_sample(pools[d], made.fake[d], jax.random.fold_in(key, i))
+                for i, d in enumerate(DOMAINS)
+            }
+            pools = per_domain(lambda d: drawn[d][0])
+            fakes = per_domain(lambda d: drawn[d][1])
+
+            def weighted(*args):
+                total, terms = discriminator_loss(*args)
+                return weights.disc * total, terms
+
+            new_disc, opt_disc, total, terms, norm = update(
+                weighted, optimisers.disc, disc, opt.disc, apply, real, fakes
+            )
+            new, opt = new._replace(disc=new_disc), opt._replace(disc=opt_disc)
+            log("disc", total, terms, norm)
+        if "seg" in phase.moves:
+            args = (apply, real, source, made, phase.seg_reads)
+            new_seg, opt_seg, total, terms, norm = update(
+                segmentor_loss, optimisers.seg, seg, opt.seg, *args
+            )
+            new, opt = new._replace(seg=new_seg), opt._replace(seg=opt_seg)
+            log("seg", total, terms, norm)
+        metrics["finite"] = jnp.isfinite(sum(metrics.values()))
+        return TrainState(state.step + 1, new, opt, pools), metrics
+
+    return step
