@@ -9,6 +9,7 @@ import pytest
 from cyclesh.scoring.cases import (
     CaseScore,
     average,
+    read_cases,
     score_case,
     summarise,
     summarise_similarity,
@@ -80,6 +81,7 @@ def test_cases_csv_round_trip(tmp_path):
     assert len(read) == 4 and float(read[0]["dice"]) == 0.8
     assert read[3]["dice"] == "" and read[3]["empty"] == "both"
     assert [entry.name for entry in tmp_path.iterdir()] == ["cases.csv"]
+    assert repr(read_cases(path)) == repr(_rows())  # repr: a NaN equals no NaN
 
 
 def test_similarity_summary_leaves_out_what_has_no_value():

@@ -14,6 +14,7 @@ from cyclesh.scoring.dice import dice
 from cyclesh.scoring.similarity import Similarity
 from cyclesh.scoring.surface import assd_mm, hd95_mm, surface_distances_mm
 
+MEASURES = ("dice", "assd_mm", "hd95_mm")
 Empty = Literal["", "prediction", "truth", "both"]
 
 
@@ -77,7 +78,7 @@ def summarise(rows: Sequence[CaseScore]) -> dict[str, Any]:
         return np.array([[getattr(by_key[c, s], measure) for s in structures] for c in cases])
 
     return {
-        **{name: average(table(name), structures) for name in ("dice", "assd_mm", "hd95_mm")},
+        **{name: average(table(name), structures) for name in MEASURES},
         "n": len(cases),
         "empty": {s: sum(bool(by_key[c, s].empty) for c in cases) for s in structures},
     }
@@ -120,6 +121,17 @@ def write_cases(rows: Sequence[CaseScore], path: Path) -> None:
         for row in rows:
             writer.writerow({key: _blank_if_nan(value) for key, value in asdict(row).items()})
     os.replace(partial, path)
+
+
+def read_cases(path: Path) -> list[CaseScore]:
+    """The rows that `write_cases` wrote."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [_parse(row) for row in csv.DictReader(file)]
+
+
+def _parse(row: dict[str, str]) -> CaseScore:
+    measures = {name: float(row[name] or "nan") for name in MEASURES}
+    return CaseScore(**{**row, **measures})
 
 
 def _which_is_empty(predicted: np.ndarray, truth: np.ndarray) -> Empty:

@@ -1,0 +1,196 @@
+"""Training curves from metrics.jsonl, and the spread of Dice over the test cases."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from cyclesh.scoring.cases import CaseScore
+from cyclesh.scoring.style import BLACK, GREEN, MUTED, RULE, line_colour, plot_style
+
+NETWORKS = (("gen", "Generators"), ("disc", "Discriminators"), ("seg", "Segmentors"))
+PANEL_INCHES = (4.6, 3.1)
+TITLE_PAD = 15  # points: room for the names of the phases
+Metrics = Sequence[Mapping[str, Any]]
+Draw = Callable[[Axes], None]
+
+
+class Curve(NamedTuple):
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def panels(metrics: Metrics, best_step: int | None) -> dict[str, Draw]:
+    """What can be drawn of a run: name -> a function that draws it on axes.
+
+    Networks that a run did not train, and validation that it did not do, have no panel.
+    """
+    found: dict[str, Draw] = {}
+    for prefix, title in NETWORKS:
+        if curves := _curves(metrics, f"{prefix}/"):
+            found[prefix] = partial(_draw_losses, curves=curves, metrics=metrics, title=title)
+    if scores := _curves(metrics, "val/dice_") | _curves(metrics, "val/s_score_"):
+        found["validation"] = partial(
+            _draw_validation, curves=scores, metrics=metrics, best_step=best_step
+        )
+    return found
+
+
+def panel_figure(draw: Draw) -> Figure:
+    """One panel alone: the page lays panels out itself, one below the other on a phone."""
+    return curves_figure([draw])
+
+
+def curves_figure(draws: Sequence[Draw]) -> Figure:
+    """All panels in one figure, two in a row."""
+    columns = min(2, len(draws))
+    rows = -(-len(draws) // columns)
+    width, height = PANEL_INCHES
+    with plot_style():
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, draw in zip(axes, draws, strict=False):
+            draw(axis)
+        for axis in axes[len(draws) :]:
+            axis.set_visible(False)
+    return figure
+
+
+def draw_dice_by_case(
+    axis: Axes, scores: Sequence[CaseScore], structures: Sequence[str], modalities: Sequence[str]
+) -> None:
+    """Every case a dot, every structure a column, modalities side by side; a line at the mean."""
+    offsets = np.linspace(-0.18, 0.18, len(modalities)) if len(modalities) > 1 else [0.0]
+    for number, (modality, offset) in enumerate(zip(modalities, offsets, strict=True)):
+        for position, structure in enumerate(structures):
+            values = np.array(
+                [s.dice for s in scores if (s.modality, s.structure) == (modality, structure)]
+            )
+            values = values[np.isfinite(values)]
+            if not values.size:
+                continue
+            # Even spacing by rank keeps equal scores apart, the same way every time.
+            spread = np.linspace(-0.09, 0.09, values.size) if values.size > 1 else np.zeros(1)
+            place = position + offset
+            marker, colour = "os"[number % 2], line_colour(number)
+            axis.plot(place + spread, values, marker, ms=3.5, mew=0, alpha=0.65, color=colour)
+            axis.hlines(values.mean(), place - 0.13, place + 0.13, color=colour, lw=1.8)
+        axis.plot([], [], "os"[number % 2], ms=4, color=line_colour(number), label=modality.upper())
+    axis.set_title("Dice of every test case")
+    axis.set(
+        xticks=range(len(structures)),
+        xticklabels=structures,
+        ylim=(-0.02, 1.02),
+    )
+    axis.grid(False, axis="x")
+    _legend_below(axis, columns=len(modalities), points=24)
+
+
+def _curves(metrics: Metrics, prefix: str) -> dict[str, Curve]:
+    """Every key with the prefix -> its finite values; in the order of their first row."""
+    keys = dict.fromkeys(key for row in metrics for key in row if key.startswith(prefix))
+    curves = {}
+    for key in keys:
+        points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+        steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+        finite = np.isfinite(values)
+        if finite.any():
+            curves[key] = Curve(steps[finite], values[finite])
+    return curves
+
+
+def _draw_losses(axis: Axes, curves: dict[str, Curve], metrics: Metrics, title: str) -> None:
+    _draw_phases(axis, metrics)
+    parts = [key for key in curves if not key.endswith("/total")]
+    for key, curve in curves.items():
+        colour = line_colour(parts.index(key)) if key in parts else BLACK
+        axis.plot(*curve, color=colour, alpha=0.22, lw=0.8)
+        name = key.split("/", 1)[1]
+        axis.plot(curve.steps, _rolling_median(curve.values), color=colour, lw=1.6, label=name)
+    if all((curve.values > 0).all() for curve in curves.values()):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_title(title, pad=TITLE_PAD)
+    axis.set_ylabel("loss")
+    _scale_steps(axis, metrics)
+    _legend_below(axis, columns=4, points=36)
+
+
+def _draw_validation(
+    axis: Axes, curves: dict[str, Curve], metrics: Metrics, best_step: int | None
+) -> None:
+    _draw_phases(axis, metrics)
+    names = {key: _score_name(key) for key in curves}
+    domains = list(dict.fromkeys(domain for _, domain in names.values()))
+    for key, curve in curves.items():
+        score, domain = names[key]
+        style = "-o" if score == "Dice" else "--s"
+        label = f"{score}, {'synthetic ' if score != 'Dice' else ''}{domain.upper()}"
+        colour = line_colour(domains.index(domain))
+        axis.plot(*curve, style, color=colour, lw=1.4, ms=2.8, label=label)
+    if best_step is not None:
+        axis.axvline(best_step, color=GREEN, lw=1.3)
+        axis.plot(
+            [best_step], [1.0], "*", color=GREEN, ms=9, clip_on=False, label="best checkpoint"
+        )
+    axis.set_title("Validation", pad=TITLE_PAD)
+    axis.set(ylabel="score", ylim=(0, 1))
+    _scale_steps(axis, metrics)
+    _legend_below(axis, columns=2, points=36)
+
+
+def _score_name(key: str) -> tuple[str, str]:
+    """ "val/dice_ct" -> ("Dice", "ct")."""
+    for prefix, score in (("val/dice_", "Dice"), ("val/s_score_", "S-score")):
+        if key.startswith(prefix):
+            return score, key.removeprefix(prefix)
+    raise ValueError(f"{key} is no validation score")
+
+
+def _draw_phases(axis: Axes, metrics: Metrics) -> None:
+    """Bands of alternating shade, each with its name; nothing if the run has one phase only."""
+    rows = [row for row in metrics if row.get("phase") is not None]
+    phases = [(name, next(group)["step"]) for name, group in groupby(rows, itemgetter("phase"))]
+    if len(phases) < 2:
+        return
+    phases.append(("", rows[-1]["step"]))
+    for number, ((name, start), (_, end)) in enumerate(pairwise(phases)):
+        if number % 2:
+            axis.axvspan(start, end, color=RULE, alpha=0.45, lw=0)
+        axis.annotate(
+            str(name), (start, 1), (3, 3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=7, color=MUTED,
+        )  # fmt: skip
+
+
+def _scale_steps(axis: Axes, metrics: Metrics) -> None:
+    """The whole run, so that the panels can be compared."""
+    first, last = metrics[0]["step"], metrics[-1]["step"]
+    axis.set(xlabel="step", xlim=(first, max(last, first + 1)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _legend_below(axis: Axes, columns: int, points: float) -> None:
+    """A legend at a distance below the axes that does not depend on their height."""
+    below = ScaledTranslation(0, -points / 72, axis.figure.dpi_scale_trans)
+    axis.legend(
+        loc="upper left", bbox_to_anchor=(-0.02, 0), bbox_transform=axis.transAxes + below,
+        ncols=columns, borderpad=0, borderaxespad=0,
+    )  # fmt: skip
+
+
+def _rolling_median(values: np.ndarray) -> np.ndarray:
+    """Median over a twenty-fifth of the curve around each point: GAN losses are mostly noise."""
+    half = len(values) // 50
+    padded = np.pad(values, half, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    return np.median(windows, axis=-1)

@@ -1,0 +1,84 @@
+"""Colours, line widths and fonts, shared by every picture.
+
+All colours are from Okabe and Ito's palette, which stays apart under every common form of colour
+blindness. Line style, never colour alone, tells a label from a prediction.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+
+ON_GREY = (ORANGE, SKY_BLUE, YELLOW, GREEN, PURPLE, VERMILLION, BLUE)
+ON_WHITE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE)
+INK, MUTED, RULE = "#1b2126", "#5a6570", "#dde2e6"
+
+_RC = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#b9c1c8",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "cyclesh",  # the same run gives the same file
+}
+
+
+def structure_colour(index: int) -> str:
+    """Colour of the structure at a position in the list of structures, on a grey picture."""
+    return ON_GREY[index % len(ON_GREY)]
+
+
+def line_colour(index: int) -> str:
+    """Colour of the curve at a position in the legend, on white."""
+    return ON_WHITE[index % len(ON_WHITE)]
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def inline_svg(figure: Figure) -> str:
+    """The <svg> element of a figure; its text stays text and takes the page's font."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_RC | {"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def save_figure(figure: Figure, stem: Path) -> None:
+    """`stem`.png and `stem`.svg, each whole or not at all."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        target = stem.with_name(f"{stem.name}.{suffix}")
+        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+        with matplotlib.rc_context(_RC):
+            figure.savefig(partial, format=suffix, dpi=160, metadata=metadata)
+        os.replace(partial, target)
