@@ -96,17 +96,18 @@ def prepare(
             work, cases[index::count], title="prepare", processes=processes, progress=progress
         )
         entries = _complete(building, cases, description)
-        if entries is None:
-            return None
-        _finish(building, target, _manifest(entries, cases, splits, description, fractions))
-        return Store.open(target)
+        if entries is not None:
+            _finish(building, target, _manifest(entries, cases, splits, description, fractions))
+            return Store.open(target)
     except OSError:
-        # Another shard, or another run with the same inputs, may have finished meanwhile: then the
-        # folder under construction has gone, or ours is one too many.
         if not stores.is_store(target):
             raise
-        shutil.rmtree(building, ignore_errors=True)
-        return _finished(target, raw, cases, splits, description)
+    if not stores.is_store(target):
+        return None
+    # Another shard, or another run with the same inputs, has finished meanwhile: the folder under
+    # construction has gone, or ours is one too many.
+    shutil.rmtree(building, ignore_errors=True)
+    return _finished(target, raw, cases, splits, description)
 
 
 def plan(
@@ -157,7 +158,8 @@ def crop_case(image: Scan, label: Scan, case: Case, description: Description) ->
     low, high = mask_box_mm(classes > 0, image.grid)
     # To the micrometre, so that no rounding error of the machine enters the store's identity.
     grid = crop_grid(np.round((low + high) / 2, 3), description.spacing_mm, description.shape)
-    whole, inner = extended(grid, low, high)
+    half_mm = max(image.grid.spacing_mm) / 2  # from a voxel's centre to its rim
+    whole, inner = extended(grid, low - half_mm, high + half_mm)
     labels = resample_labels(classes, image.grid, whole)
     intensities, measured = _intensities(image, grid)
     rule = description.window(case.modality)

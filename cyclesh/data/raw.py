@@ -154,6 +154,18 @@ def file_sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+    nib.wrapstruct.WrapStructError,
+    nib.spatialimages.HeaderDataError,
+    nib.filebasedimages.ImageFileError,
+)
+
+
 class _blame:
     """Turns what nibabel, gzip and zlib raise for a damaged file into a UserError naming it."""
 
@@ -164,8 +176,7 @@ class _blame:
         return self
 
     def __exit__(self, kind, error, trace):
-        damage = (OSError, EOFError, ValueError, zlib.error, nib.spatialimages.HeaderDataError)
-        if isinstance(error, (*damage, nib.filebasedimages.ImageFileError)):
+        if isinstance(error, _DAMAGE):
             reason = " ".join(str(error).split()) or kind.__name__
             raise UserError(f"{self.path}: cannot be read as NIfTI ({reason})") from None
 
@@ -290,8 +301,8 @@ def _given_split(cases: list[Case], given: Mapping[str, list[str]]) -> dict[str,
     left = sorted(case.id for case in cases if case.subject not in by_subject)
     if left:
         raise UserError(
-            f"dataset.json: split: {len(left)} cases are in none ({', '.join(left[:3])}...); "
-            "add them to train, val, test or extra"
+            f"dataset.json: split: {left[0]} is in none ({len(left)} such cases); "
+            "add it to train, val, test or extra"
         )
     return by_subject
 

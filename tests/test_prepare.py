@@ -1,0 +1,395 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
+
+from cyclesh.data import prepare as preparing
+from cyclesh.data.description import HEART
+from cyclesh.data.geometry import Grid, resample_image, resample_labels
+from cyclesh.data.prepare import class_indices, crop_case, intensity_window, plan, prepare
+from cyclesh.data.raw import Case, Scan, read_labels
+from cyclesh.data.store import Store, restore
+from cyclesh.errors import UserError
+
+
+def run(raw, store, description=BALLS, **kwargs):
+    return prepare(raw, store, description, **{"processes": 1, "progress": False, **kwargs})
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_raw(tmp_path / "raw")
+
+
+def content(folder: Path) -> dict:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def scan(values: np.ndarray, affine: np.ndarray) -> Scan:
+    return Scan(values, Grid(values.shape, affine), "int16", "")
+
+
+CT_CASE = Case("ct_1", "ct", "ct_1", Path("image.nii"), Path("label.nii"), None)
+
+
+def crop(label_xyz, image_xyz=None, affine=LPS, description=BALLS, case=CT_CASE):
+    image_xyz = voxels(label_xyz, case.modality) if image_xyz is None else image_xyz
+    image = scan(image_xyz.T.astype(np.float32), affine)
+    return crop_case(image, scan(label_xyz.T.astype(np.int32), affine), case, description)
+
+
+def test_store_of_a_raw_folder(raw, tmp_path):
+    store = run(raw, tmp_path / "s")
+    assert [v.id for v in store.volumes][:2] == ["ct_train_1", "ct_train_2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "s"]
+    assert sorted(p.name for p in store.root.iterdir()) == ["manifest.json", "volumes"]
+    assert len(list((store.root / "volumes").iterdir())) == 16
+    for volume in store.volumes:
+        image, label = store.image(volume), store.label(volume)
+        means = [image[label == c].mean() for c in range(3)]
+        order = [0, 1, 2] if volume.modality == "ct" else [0, 2, 1]
+        assert np.argsort(means).tolist() == order  # labels lie on their structures
+        assert volume.cut == {"shell": 0.0, "core": 0.0}
+        assert volume.source.image.startswith(f"{volume.modality}_train/")
+        hu = restore(image, volume.window)
+        if volume.modality == "ct":
+            assert volume.window == (-500, 500) and abs(hu[label == 2].mean() - 350) < 40
+
+
+def test_the_structures_are_centred(raw, tmp_path):
+    store = run(raw, tmp_path / "s")
+    for volume in store.volumes:
+        where = np.argwhere(store.label(volume))
+        middle = (where.min(0) + where.max(0)) / 2
+        assert np.abs(middle - (np.array(BALLS.shape) - 1) / 2).max() <= 0.5
+
+
+def test_same_voxel_grid_is_copied_exactly():
+    # Spacing 2 = the scan's, odd shape and box: crop centres fall on voxel centres.
+    label = np.zeros((9, 9, 9), np.uint8)
+    label[3:6, 2:7, 4:5] = 7  # (x, y, z); centre (4, 4, 4)
+    image = np.arange(729, dtype=np.int16).reshape(9, 9, 9) - 300
+    description = dataclasses.replace(BALLS, shape=(3, 5, 3))
+    got = crop(label, image, description=description)
+    expected = image[3:6, 2:7, 3:6].T[:, ::-1, ::-1]  # LPS -> front and right
+    restored = restore(got.image / np.float32(32767), got.window)
+    np.testing.assert_allclose(restored, expected, atol=0.02)
+    np.testing.assert_array_equal(got.label, (label[3:6, 2:7, 3:6] == 7).T * 2)
+    # Source index (x, y, z) = (5, 6, 3) is crop index (0, 0, 0): -2*5, -2*6, 2*3 mm.
+    np.testing.assert_allclose(got.grid.affine[:3, 3], [-10, -12, 6])
+
+
+def rotated(affine: np.ndarray, degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
+
+
+@pytest.mark.parametrize("flip", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_orientation_of_the_file_does_not_matter(flip):
+    """The same anatomy stored with permuted and reversed axes gives the same crop."""
+    label, straight = balls(4), crop(balls(4))
+    image = voxels(label, "ct")
+    affine = LPS.copy()
+    affine[:3, 3] += affine[:3, 0] * (label.shape[0] - 1)
+    affine[:3, 0] *= -1  # the x axis of the file reversed
+    stored = [np.transpose(a[::-1], flip) for a in (label, image)]
+    affine = affine[:, [*flip, 3]]
+    got = crop(stored[0], stored[1], affine)
+    np.testing.assert_array_equal(got.label, straight.label)
+    assert np.abs(got.image.astype(int) - straight.image).max() <= 1
+    np.testing.assert_allclose(got.grid.affine, straight.grid.affine, atol=1e-6)
+
+
+def test_oblique_scans_come_out_straight_and_go_back():
+    label, affine = balls(2, (30, 30, 30)), rotated(LPS, 25)
+    got = crop(label, affine=affine)
+    assert np.count_nonzero(got.grid.affine[:3, :3]) == 3
+    back = resample_labels(got.label, got.grid, Grid((30, 30, 30), affine)).T
+    truth = np.searchsorted((3, 7), label, side="right")
+    assert (back == truth).mean() > 0.98 and set(np.unique(back)) == {0, 1, 2}
+
+
+def test_there_and_back_restores_hu():
+    label = balls(0, (20, 18, 16))
+    smooth = -300 + 40 * np.add.outer(np.add.outer(np.arange(20), np.arange(18)), np.arange(16)) / 3
+    got = crop(label, smooth)
+    unit = got.image / np.float32(32767)
+    back = resample_image(restore(unit, got.window), got.grid, Grid((16, 18, 20), LPS), np.nan).T
+    known = np.isfinite(back)
+    inner = known & np.roll(known, 1, 0) & np.roll(known, -1, 0)
+    assert known.sum() > 1500
+    assert np.abs(back - np.clip(smooth, -500, 500))[inner].mean() < 8
+
+
+def test_crop_larger_than_the_scan_is_the_windows_low():
+    got = crop(balls(), description=dataclasses.replace(BALLS, shape=(40, 40, 40)))
+    assert (got.image[0] == -32767).all() and (got.image[:, :, -1] == -32767).all()
+    assert (got.image > -32767).sum() > 5000
+
+
+def test_cut_by_hand():
+    label = np.zeros((20, 18, 16), np.uint8)
+    label[4:16, 5:13, 8] = 3  # 12 x 8 voxels of 2 mm in one slice
+    label[9:11, 8:10, 4:13] = 7  # 9 slices
+    got = crop(label, description=dataclasses.replace(BALLS, shape=(9, 8, 6)))
+    # x keeps 6 of 12 voxels of the slab, the core is whole; in slice 8 the core replaces 4 voxels.
+    assert got.cut == {"shell": pytest.approx(48 / 92, abs=1e-6), "core": 0.0}
+
+
+def test_percentile_window_is_of_the_crop_and_recorded(raw, tmp_path):
+    store = run(raw, tmp_path / "s")
+    windows = {v.window for v in store.select("mr", "train") + store.select("mr", "test")}
+    assert len(windows) == 3
+    for volume in store.select("mr", "train"):
+        clipped = np.abs(store.image(volume)) > 0.9999
+        assert 0.002 < clipped.mean() < 0.03  # 0.5 % at each end, before smoothing
+
+
+def test_window_by_hand():
+    values = np.arange(1001, dtype=float)
+    assert intensity_window(("percentile", 0.5, 99.5), values, Path("a")) == (5, 995)
+    assert intensity_window(("fixed", -800, 800), values, Path("a")) == (-800, 800)
+    with pytest.raises(UserError, match="a.nii: is constant"):
+        intensity_window(("percentile", 0, 100), np.ones(9), Path("a.nii"))
+
+
+def test_nan_is_neither_measured_nor_spread():
+    label = balls()
+    image = voxels(label, "mr").astype(float)
+    case = dataclasses.replace(CT_CASE, modality="mr")
+    clean = crop(label, image, case=case)
+    image[:4] = np.nan
+    image[0, 0, 0] = np.inf
+    got = crop(label, image, case=case)
+    assert got.window == pytest.approx(clean.window, abs=10)
+    same = got.image[label.shape[2] // 2, 4:-4, 4:-4]
+    assert np.abs(same.astype(int) - clean.image[8, 4:-4, 4:-4]).max() < 3000
+    with pytest.raises(UserError, match="no finite voxel"):
+        crop(label, np.full(label.shape, np.nan), case=case)
+
+
+def test_classes_aliases_and_dropped():
+    values = np.array([0, 500, 600, 420, 421, 550, 205, 820, 850])
+    classes = class_indices(values, HEART, Path("a.nii"))
+    np.testing.assert_array_equal(classes, [0, 1, 2, 3, 3, 4, 5, 0, 0])
+    for strange in (1, 422, -1, 10**9, -(10**9), 851):
+        with pytest.raises(UserError, match=f"a.nii: unknown label value {strange};"):
+            class_indices(np.array([0, strange]), HEART, Path("a.nii"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda xyz: np.where(xyz == 3, 4, xyz), "unknown label value 4; known are 0, 3, 5, 7, 8"),
+        (lambda xyz: xyz * 0, "no voxel of shell, core"),
+        (lambda xyz: xyz[:-1], "16x18x19 voxels against 16x18x20"),
+        (lambda xyz: xyz + 0.5, "whole numbers"),
+    ],
+)
+def test_faulty_labels_are_named(raw, tmp_path, spoil, says):
+    path = raw / "mr_train" / "mr_train_2_label.nii.gz"
+    save(path, spoil(read_labels(path).values.T.astype(np.float32)))
+    with pytest.raises(UserError, match="mr_train_2_label.nii.gz") as caught:
+        run(raw, tmp_path / "s")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "s").exists()
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_disagreeing_headers(raw, tmp_path):
+    path = raw / "ct_train" / "ct_train_3_label.nii.gz"
+    label = read_labels(path).values.T.astype(np.uint8)
+    save(path, label, LPS * 1.001)  # a thousandth: at most 0.03 voxels
+    run(raw, tmp_path / "s")
+    save(path, label, np.diag([-2.2, -2, 2, 1]))
+    with pytest.raises(UserError, match="ct_train_3_label.nii.gz: does not lie on the grid"):
+        run(raw, tmp_path / "t")
+
+
+def test_missing_labels_and_too_few_subjects(raw, tmp_path):
+    (raw / "ct_train" / "ct_train_4_label.nii.gz").unlink()
+    with pytest.raises(UserError, match="ct_train_4_image.nii.gz: has no label"):
+        run(raw, tmp_path / "s")
+    (raw / "ct_train" / "ct_train_4_image.nii.gz").unlink()
+    with pytest.raises(UserError, match="ct: 3 subjects are too few"):
+        run(raw, tmp_path / "s")
+    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_finished_store_is_returned_untouched(raw, tmp_path):
+    first = run(raw, tmp_path / "s")
+    before = {p: p.stat().st_mtime_ns for p in first.root.rglob("*")}
+    again = run(raw, tmp_path / "s")
+    assert again.sha256 == first.sha256
+    assert {p: p.stat().st_mtime_ns for p in first.root.rglob("*")} == before
+
+
+def test_other_inputs_need_another_store(raw, tmp_path):
+    run(raw, tmp_path / "s")
+    smaller = dataclasses.replace(BALLS, shape=(8, 8, 8))
+    with pytest.raises(UserError, match=r"shape was \[12, 14, 16\], is \[8, 8, 8\]"):
+        run(raw, tmp_path / "s", smaller)
+    with pytest.raises(UserError, match="ct_train_.: subject, split or pair"):
+        run(raw, tmp_path / "s", seed=5)
+    image = write_case(raw, "ct", 2)
+    save(image, voxels(balls(1), "ct", 9))
+    with pytest.raises(UserError, match="files of ct_train_2 have changed"):
+        run(raw, tmp_path / "s")
+    write_case(raw, "ct", 5)
+    with pytest.raises(UserError, match="only one of"):
+        run(raw, tmp_path / "s")
+
+
+def test_existing_folders(raw, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert run(raw, tmp_path / "empty").root == tmp_path / "empty"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="is no prepared store"):
+        run(raw, tmp_path / "mine")
+    assert content(tmp_path / "mine") == {Path("thesis.txt"): b"precious"}
+
+
+def test_interrupted_work_goes_on(raw, tmp_path, monkeypatch):
+    whole = content(run(raw, tmp_path / "whole").root)
+    original, calls = preparing.crop_case, []
+
+    def stop_at_the_fifth(image, label, case, description):
+        calls.append(case.id)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(image, label, case, description)
+
+    monkeypatch.setattr(preparing, "crop_case", stop_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    assert not (tmp_path / "s.partial" / "manifest.json").exists()
+    with pytest.raises(UserError, match="no prepared store"):
+        Store.open(tmp_path / "s.partial")
+    assert content(run(raw, tmp_path / "s").root) == whole
+    assert len(calls) == 5 + 4  # four were finished, the fifth was redone
+    assert not (tmp_path / "s.partial").exists()
+
+
+def test_partial_work_of_another_recipe_is_redone(raw, tmp_path):
+    whole = content(run(raw, tmp_path / "whole").root)
+    coarse = dataclasses.replace(BALLS, spacing_mm=(3, 3, 3))
+    assert run(raw, tmp_path / "s", coarse, shard=(0, 2)) is None
+    assert content(run(raw, tmp_path / "s").root) == whole
+
+
+def test_shards_share_the_work(raw, tmp_path):
+    whole = content(run(raw, tmp_path / "whole").root)
+    assert run(raw, tmp_path / "s", shard=(2, 3)) is None
+    assert run(raw, tmp_path / "s", shard=(0, 3)) is None
+    assert not (tmp_path / "s").exists()
+    store = run(raw, tmp_path / "s", shard=(1, 3))
+    assert content(store.root) == whole
+    assert run(raw, tmp_path / "s", shard=(2, 3)).sha256 == store.sha256
+    with pytest.raises(UserError, match="shard 3 of 3"):
+        run(raw, tmp_path / "t", shard=(3, 3))
+
+
+@pytest.mark.parametrize("moment", ["_prepare_into", "_complete", "_finish"])
+def test_another_run_finishes_in_between(raw, tmp_path, monkeypatch, moment):
+    whole = content(run(raw, tmp_path / "whole").root)
+    original, inside = getattr(preparing, moment), []
+
+    def overtaken(*args, **kwargs):
+        if not inside:
+            inside.append(True)
+            run(raw, tmp_path / "s")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(preparing, moment, overtaken)
+    assert content(run(raw, tmp_path / "s").root) == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "s", "whole"]
+
+
+def test_a_second_partial_folder_beside_a_finished_store_is_removed(raw, tmp_path, monkeypatch):
+    whole = run(raw, tmp_path / "whole").root
+    original = preparing.in_parallel
+
+    def finished_after_we_looked(*args, **kwargs):
+        shutil.copytree(whole, tmp_path / "s")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(preparing, "in_parallel", finished_after_we_looked)
+    assert run(raw, tmp_path / "s").root == tmp_path / "s"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "s", "whole"]
+
+
+def test_processes_do_not_change_a_byte(raw, tmp_path):
+    one = run(raw, tmp_path / "one")
+    two = run(raw, tmp_path / "two", processes=2)
+    assert content(one.root) == content(two.root)
+    assert one.sha256 == two.sha256
+
+
+def test_killed_outright_leaves_nothing_that_looks_finished(raw, tmp_path):
+    code = (
+        "import sys, time; from scan_files import BALLS; from cyclesh.data import prepare as p\n"
+        "crop = p.crop_case\n"
+        "p.crop_case = lambda *a: (time.sleep(0.3), crop(*a))[1]\n"
+        f"p.prepare({str(raw)!r}, {str(tmp_path / 's')!r}, BALLS, processes=1)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"}
+    child = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
+    entries = tmp_path / "s.partial" / "entries"
+    while child.poll() is None and len(list(entries.glob("*.json"))) < 2:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "s").exists()
+    store = run(raw, tmp_path / "s")
+    assert content(store.root) == content(run(raw, tmp_path / "whole").root)
+
+
+def test_splits_subjects_and_pairs_reach_the_manifest(raw, tmp_path):
+    save(raw / "paired" / "mr_of_ct_train_1_image.nii.gz", voxels(balls(1), "mr"))
+    save(raw / "paired" / "mr_of_ct_train_1_label.nii.gz", balls(1))
+    split = {"train": ["ct_train_2", "mr_train_1", "p"], "val": ["mr_train_2"], "test": ["ct_train_1"],
+             "extra": ["ct_train_4"]}  # fmt: skip
+    entries = {
+        "split": split,
+        "subjects": {"mr_train_3": "p", "mr_train_4": "p", "ct_train_3": "p"},
+    }
+    (raw / "dataset.json").write_text(json.dumps(entries))
+    store = run(raw, tmp_path / "s", seed=3)
+    splits = {v.id: (v.split, v.subject) for v in store.volumes}
+    assert splits["mr_train_4"] == ("train", "p") and splits["ct_train_4"][0] == "extra"
+    (paired,) = store.select("mr", "paired")
+    assert (paired.id, paired.pair_of, paired.subject) == (
+        "mr_of_ct_train_1", "ct_train_1", "ct_train_1"
+    )  # fmt: skip
+    # A pair shows one anatomy on one grid.
+    truth = next(v for v in store.volumes if v.id == "ct_train_1")
+    np.testing.assert_array_equal(store.label(paired), store.label(truth))
+    assert paired.affine == truth.affine
+    assert run(raw, tmp_path / "s", seed=4).split_sha256 == store.split_sha256
+
+
+def test_plan_says_and_does_nothing(raw, tmp_path):
+    text = plan(raw, tmp_path / "s", BALLS)
+    assert "8 volumes (0 of them done already)" in text and "0.1 MB" in text
+    assert "12x14x16 voxels of 2x2x2 mm" in text
+    assert "ct: 2 train, 1 val, 1 test" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
+    run(raw, tmp_path / "s")
+    assert "finished already" in plan(raw, tmp_path / "s", BALLS)
+
+
+def test_progress_without_a_terminal(raw, tmp_path, capsys):
+    run(raw, tmp_path / "s", progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "prepare: 8/8 volumes" and "\r" not in "".join(lines)
