@@ -50,7 +50,7 @@ def test_labels_and_predictions_differ_in_line_style_not_in_colour():
 def test_an_enclosed_structure_is_drawn_over_the_one_around_it():
     label = np.zeros((12, 12), np.uint8)
     label[1:11, 1:11] = 2
-    label[4:8, 4:8] = 1
+    label[2:10, 2:10] = 1  # more voxels than the ring around it
     picture = svg_panel(np.zeros((12, 12)), (1.0, 1.0), label, None, "")
     assert re.findall(r'stroke="(#\w+)"', picture) == [structure_colour(1), structure_colour(0)]
 

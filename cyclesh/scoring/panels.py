@@ -69,17 +69,24 @@ def _svg_outlines(
     if classes is None:
         return ""
     paths = []
-    # Large structures first: of a border that two share, the enclosed one's outline stays on top.
-    sizes = np.bincount(classes.ravel())
-    sizes[0] = 0
-    for index in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]:
+    for index in _outer_first(classes):
         lines = outlines(classes == index, size_mm)
         points = " ".join(f"M{_points(line)}Z" for line in lines)
-        colour = structure_colour(int(index) - 1)
+        colour = structure_colour(index - 1)
         paths += [
             f'<path class="outline {style}" stroke="{colour}" d="{points}"/>' for style in styles
         ]
     return "".join(paths)
+
+
+def _outer_first(classes: np.ndarray) -> list[int]:
+    """The classes of a slice: where two share a border, the enclosed one's outline is on top."""
+    boxes = enumerate(ndimage.find_objects(classes), start=1)
+    areas = {
+        index: (rows.stop - rows.start) * (columns.stop - columns.start)
+        for index, (rows, columns) in ((index, box) for index, box in boxes if box)
+    }
+    return sorted(areas, key=lambda index: -areas[index])
 
 
 def _points(line: np.ndarray) -> str:

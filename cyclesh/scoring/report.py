@@ -43,7 +43,7 @@ CONVENTION = (
     "Radiological convention: the patient's right (R) is on the left of axial and coronal cuts, "
     "anterior (A) is up in axial and on the left in sagittal cuts, superior (S) is up otherwise. "
     "From the top: axial, coronal, sagittal, each through the centre of the labelled structures, "
-    "in millimetre proportions, interpolated for display; black is -1, white is 1. Predictions on "
+    "in millimetre proportions, interpolated for display; black is −1, white is 1. Predictions on "
     "the source are the run's own, those on the synthetic volume the judge's."
 )
 
