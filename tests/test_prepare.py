@@ -358,8 +358,8 @@ def test_killed_outright_leaves_nothing_that_looks_finished(raw, tmp_path):
 def test_splits_subjects_and_pairs_reach_the_manifest(raw, tmp_path):
     save(raw / "paired" / "mr_of_ct_train_1_image.nii.gz", voxels(balls(1), "mr"))
     save(raw / "paired" / "mr_of_ct_train_1_label.nii.gz", balls(1))
-    split = {"train": ["ct_train_2", "mr_train_1", "p"], "val": ["mr_train_2"], "test": ["ct_train_1"],
-             "extra": ["ct_train_4"]}  # fmt: skip
+    split = {"train": ["ct_train_2", "mr_train_1", "p"], "test": ["ct_train_1"],
+             "val": ["mr_train_2"], "extra": ["ct_train_4"]}  # fmt: skip
     entries = {
         "split": split,
         "subjects": {"mr_train_3": "p", "mr_train_4": "p", "ct_train_3": "p"},

@@ -11,6 +11,7 @@ from cyclesh.data.raw import (
     Case,
     file_sha256,
     find_cases,
+    read_header,
     read_image,
     read_labels,
     split_cases,
@@ -241,6 +242,13 @@ def test_damaged_files_are_named(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="absent.nii: cannot be read"):
         read_labels(tmp_path / "absent.nii")
+
+
+def test_a_gz_name_without_compression_is_read(tmp_path):
+    save(tmp_path / "a.nii", VOXEL)
+    (tmp_path / "a.nii").rename(tmp_path / "a.nii.gz")
+    assert read_image(tmp_path / "a.nii.gz").values.shape == (4, 3, 2)
+    assert read_header(tmp_path / "a.nii.gz").header["dim"][0] == 3
 
 
 def test_what_is_no_single_volume(tmp_path):

@@ -29,6 +29,18 @@ PAIRED = "paired"
 _EXTENSIONS = (".nii.gz", ".nii")
 
 
+class Unreadable(UserError):
+    """A file that is missing, damaged or no NIfTI of scalars."""
+
+
+class NotOneVolume(UserError):
+    """A file with another number of axes than three."""
+
+
+class NotLabels(UserError):
+    """A label file whose values are no label values."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One volume of one subject, and where its files are."""
@@ -59,10 +71,15 @@ def find_cases(folder: Path | str, description: Description) -> list[Case]:
     a case that does not exist.
     """
     root = Path(folder)
+    return _with_roster(cases_by_name(root, description), read_dataset_json(root), root)
+
+
+def cases_by_name(folder: Path | str, description: Description) -> dict[str, Case]:
+    """The cases by id as the files' names alone tell, before dataset.json's subjects and pairs."""
+    root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name a raw folder (layouts: {LAYOUTS})")
     images, labels = _images_and_labels(root, description)
-    dataset = read_dataset_json(root)
     cases: dict[str, Case] = {}
     for (modality, where, name), image in images.items():
         label = labels.get((modality, where, name))
@@ -77,7 +94,7 @@ def find_cases(folder: Path | str, description: Description) -> list[Case]:
             f"{root}: found no volume of {' or '.join(description.modalities)}; layouts that are "
             f"understood (M is a modality): {LAYOUTS}"
         )
-    return _with_roster(cases, dataset, root)
+    return cases
 
 
 def unmatched_files(folder: Path | str, description: Description) -> tuple[list[Path], list[Path]]:
@@ -126,7 +143,7 @@ def split_cases(
 def read_image(path: Path | str) -> Scan:
     """A scalar 3D NIfTI with slope and intercept applied: float32 (z, y, x).
 
-    Raises UserError for a file that is missing, truncated, no NIfTI, or not one 3D volume.
+    Raises Unreadable or NotOneVolume (UserErrors that name the file).
     """
     image, sha256 = _load(Path(path))
     with _blame(Path(path)):
@@ -135,17 +152,22 @@ def read_image(path: Path | str) -> Scan:
 
 
 def read_labels(path: Path | str) -> Scan:
-    """A 3D NIfTI of whole numbers: int32 (z, y, x). Raises UserError as `read_image` does."""
+    """A 3D NIfTI of whole numbers: int32 (z, y, x). Raises as `read_image`, and NotLabels."""
     path = Path(path)
     image, sha256 = _load(path)
     with _blame(path):
         values = np.asanyarray(image.dataobj)
     fractional = values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))
     if fractional or not np.isfinite(values).all():
-        raise UserError(f"{path}: a label file must hold whole numbers only")
+        raise NotLabels(f"{path}: a label file must hold whole numbers only")
     if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
-        raise UserError(f"{path}: a label value does not fit 32 bits")
+        raise NotLabels(f"{path}: a label value does not fit 32 bits")
     return _scan(path, image, values.astype(np.int32), sha256)
+
+
+def read_header(path: Path | str) -> nib.Nifti1Image:
+    """The NIfTI with its header and affine, its voxels not yet converted. Raises Unreadable."""
+    return _load(Path(path))[0]
 
 
 def file_sha256(path: Path | str) -> str:
@@ -167,7 +189,7 @@ _DAMAGE = (
 
 
 class _blame:
-    """Turns what nibabel, gzip and zlib raise for a damaged file into a UserError naming it."""
+    """Turns what nibabel, gzip and zlib raise for a damaged file into an Unreadable naming it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -178,7 +200,7 @@ class _blame:
     def __exit__(self, kind, error, trace):
         if isinstance(error, _DAMAGE):
             reason = " ".join(str(error).split()) or kind.__name__
-            raise UserError(f"{self.path}: cannot be read as NIfTI ({reason})") from None
+            raise Unreadable(f"{self.path}: cannot be read as NIfTI ({reason})") from None
 
 
 def _load(path: Path) -> tuple[nib.Nifti1Image, str]:
@@ -202,7 +224,7 @@ def _scan(path: Path, image, values: np.ndarray, sha256: str) -> Scan:
         values = values[..., 0]
     if values.ndim != 3 or 0 in values.shape:
         size = "x".join(map(str, values.shape))
-        raise UserError(f"{path}: must be one 3D volume, not {size}")
+        raise NotOneVolume(f"{path}: must be one 3D volume, not {size}")
     grid = Grid(values.shape[::-1], np.asarray(image.affine, float))
     return Scan(values.T, grid, str(image.get_data_dtype()), sha256)
 

@@ -1,0 +1,258 @@
+import dataclasses
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
+
+from cyclesh.data.prepare import prepare
+from cyclesh.data.verify import Report, verify
+from cyclesh.errors import UserError
+
+CT = "ct_train/ct_train_2_image.nii.gz"
+CT_LABEL = "ct_train/ct_train_2_label.nii.gz"
+MR = "mr_train/mr_train_3_image.nii.gz"
+MR_LABEL = "mr_train/mr_train_3_label.nii.gz"
+
+
+def check(raw, description=BALLS) -> Report:
+    return verify(raw, description, processes=1, progress=False)
+
+
+def faults(raw, description=BALLS) -> list[tuple[str, str, str]]:
+    return [(f.file, f.severity, f.code) for f in check(raw, description).faults]
+
+
+def edit(path, change, affine=None) -> None:
+    image = nib.load(path)
+    save(path, change(np.asanyarray(image.dataobj)), image.affine if affine is None else affine)
+
+
+def header(path, change) -> None:
+    image = nib.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    changed = nib.Nifti1Image(voxels, image.affine, image.header)
+    change(changed)
+    changed.to_filename(path)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    return write_raw(tmp_path_factory.mktemp("clean") / "raw")
+
+
+@pytest.fixture
+def raw(clean, tmp_path):
+    return shutil.copytree(clean, tmp_path / "raw")
+
+
+def test_clean_data(clean):
+    report = check(clean)
+    assert report.ok and report.faults == ()
+    assert report.volumes == (("ct", 4), ("mr", 4))
+    assert "ok: 0 errors, 0 warnings in 4 ct, 4 mr volumes" in report.to_table()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def flip_checksum(path):
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def set_nan(xyz):
+    xyz = xyz.astype(np.float32)
+    xyz[0, 0, :3] = np.nan
+    return xyz
+
+
+def swap(old, new):
+    return lambda xyz: np.where(xyz == old, new, xyz).astype(np.uint8)
+
+
+SHIFTED = LPS.copy()
+SHIFTED[0, 3] = 3.0
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "severity", "code", "says"),
+    [
+        (CT, truncate, "error", "unreadable", "cannot be read"),
+        (CT, flip_checksum, "error", "unreadable", "CRC"),
+        (MR_LABEL, truncate, "error", "unreadable", "cannot be read"),
+        (MR, lambda p: edit(p, lambda v: np.stack([v, v], -1)), "error", "not-3d", "x2"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v + np.float32(0.5)), "error",
+         "not-whole-numbers", "whole"),
+        (MR, lambda p: edit(p, set_nan), "error", "not-finite", "3 voxels are NaN"),
+        (MR, lambda p: edit(p, lambda v: v * 0 + 9), "error", "constant", "every voxel is 9"),
+        (MR_LABEL, lambda p: edit(p, swap(3, 4)), "error", "unknown-label", "value 4 ("),
+        (MR_LABEL, lambda p: edit(p, swap(7, 8)), "warning", "alias", "is read as 7, core"),
+        (MR_LABEL, lambda p: edit(p, lambda v: v * 0), "error", "empty-label", "shell, core"),
+        (MR_LABEL, lambda p: edit(p, swap(7, 5)), "warning", "missing-structure", "core"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v[:-1]), "error", "shape-mismatch",
+         "16x18x19 voxels, its image has 16x18x20"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v, np.diag([-2.5, -2, 2, 1])), "error",
+         "spacing-mismatch", "2x2x2.5 mm, its image has 2x2x2 mm"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v, np.diag([-2.003, -2.003, 2, 1])), "warning",
+         "spacing-mismatch", "2.003"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v, SHIFTED), "error", "misaligned", "1.5 voxels"),
+        (CT_LABEL, lambda p: edit(p, lambda v: v, np.diag([2.0, -2, 2, 1])), "error",
+         "misaligned", "voxels from its image"),
+        (CT, lambda p: edit(p, lambda v: v + 1000), "warning", "modality", "no value below 0"),
+        (MR, lambda p: edit(p, lambda v: np.where(v < 100, -1000, v).astype(np.int16)),
+         "warning", "modality", "air"),
+        (CT, lambda p: edit(p, lambda v: np.where(v > 0, v + 2000, v - 2000).astype(np.int16)),
+         "warning", "window", "0.0%"),
+        (CT, lambda p: header(p, lambda i: i.header.set_xyzt_units("meter")), "error", "unit",
+         "meters"),
+        (CT, lambda p: header(p, lambda i: (i.set_qform(SHIFTED, 1), i.set_sform(LPS, 1))),
+         "warning", "two-orientations", "1.5 voxels"),
+    ],
+)  # fmt: skip
+def test_one_fault_of_one_file(raw, file, spoil, severity, code, says):
+    spoil(raw / file)
+    found = [f for f in check(raw).faults if f.code == code]
+    assert [(f.file, f.severity) for f in found] == [(file, severity)]
+    assert says in found[0].message
+    assert check(raw).ok == (severity == "warning")
+    # Nothing but what was spoilt is complained of.
+    assert {f.file for f in check(raw).faults} <= {file, file.replace("image", "label")}
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [
+        (CT, truncate),
+        (MR, lambda p: edit(p, lambda v: np.stack([v, v], -1))),
+        (MR, lambda p: edit(p, lambda v: v * 0 + 9)),
+        (MR_LABEL, lambda p: edit(p, swap(3, 4))),
+        (MR_LABEL, lambda p: edit(p, lambda v: v * 0)),
+        (CT_LABEL, lambda p: edit(p, lambda v: v[:-1])),
+        (CT_LABEL, lambda p: edit(p, lambda v: v, SHIFTED)),
+        (MR_LABEL, lambda p: p.unlink()),
+    ],
+)
+def test_what_prepare_refuses_is_an_error_here(raw, tmp_path, file, spoil):
+    spoil(raw / file)
+    with pytest.raises(UserError):
+        prepare(raw, tmp_path / "s", BALLS, processes=1, progress=False)
+    assert not check(raw).ok
+
+
+def test_a_missing_and_a_lonely_label(raw):
+    (raw / CT_LABEL).unlink()
+    (raw / MR).unlink()
+    assert set(faults(raw)) == {
+        (CT, "error", "missing-label"),
+        (MR_LABEL, "error", "label-without-image"),
+        ("dataset.json", "error", "split"),  # three mr are left
+    }
+
+
+def test_orientation_that_is_a_guess(raw):
+    def forget(image):
+        image.set_qform(None, 0)
+        image.set_sform(None, 0)
+
+    header(raw / CT, forget)
+    assert (CT, "warning", "no-orientation") in faults(raw)
+
+
+def test_implausible_spacing(raw):
+    for file in (CT, CT_LABEL):
+        edit(raw / file, lambda v: v, np.diag([-0.002, -0.002, 0.002, 1]))
+    assert (CT, "error", "spacing") in faults(raw)
+
+
+def test_mixed_orientation_is_a_warning(raw):
+    write_case(raw, "ct", 4, np.diag([2.0, 2, 2, 1]))
+    report = check(raw)
+    assert report.ok
+    (fault,) = report.faults
+    assert fault.code == "mixed-orientation" and fault.file.startswith("ct_train/ct_train_4")
+    assert "is RAS, 3 of 4 ct are LPS" in fault.message
+
+
+def test_same_voxels_under_two_names(raw):
+    image = raw / "mr_train" / "mr_train_9_image.nii"  # another file, header and compression
+    save(image, np.asanyarray(nib.load(raw / MR).dataobj).astype(np.float64), LPS * 1.0)
+    label = raw / "mr_train" / "mr_train_9_label.nii.gz"
+    shutil.copy(raw / MR_LABEL, label)
+    assert faults(raw) == [("mr_train/mr_train_9_image.nii", "error", "duplicate")]
+    (raw / "dataset.json").write_text(
+        json.dumps({"subjects": {"mr_train_9": "p", "mr_train_3": "p"}})
+    )
+    assert faults(raw) == [("mr_train/mr_train_9_image.nii", "warning", "duplicate")]
+
+
+def test_one_label_for_two_subjects(raw):
+    shutil.copy(raw / "mr_train/mr_train_1_label.nii.gz", raw / MR_LABEL)
+    assert faults(raw) == [(MR_LABEL, "warning", "duplicate-label")]
+
+
+def test_a_pair_shares_its_label(raw):
+    save(raw / "paired/mr_of_ct_train_1_image.nii.gz", voxels(balls(1), "mr", 5))
+    save(raw / "paired/mr_of_ct_train_1_label.nii.gz", balls(1))
+    assert faults(raw) == []
+
+
+def test_structures_that_the_crop_cuts(raw):
+    small = dataclasses.replace(BALLS, shape=(8, 14, 16))
+    codes = {(severity, code) for _, severity, code in faults(raw, small)}
+    assert codes == {("warning", "larger-than-crop")}
+
+
+def test_strangers_are_named(raw):
+    save(raw / "scout.nii.gz", np.zeros((3, 3, 3), np.int16))
+    assert faults(raw) == [("scout.nii.gz", "warning", "ignored")]
+
+
+def test_faults_of_dataset_json_do_not_hide_the_rest(raw):
+    (raw / "dataset.json").write_text(json.dumps({"subjects": {"ct_train_77": "x"}}))
+    truncate(raw / CT)
+    assert faults(raw) == [(CT, "error", "unreadable"), ("dataset.json", "error", "roster")]
+
+
+def test_splits(raw):
+    everything = [f"{m}_train_{n}" for m in ("ct", "mr") for n in (1, 2, 3, 4)]
+    (raw / "dataset.json").write_text(json.dumps({"split": {"train": everything}}))
+    assert faults(raw) == [("dataset.json", "warning", "too-few-subjects")] * 2
+    (raw / "dataset.json").write_text(json.dumps({"split": {"train": everything[1:]}}))
+    assert faults(raw) == [("dataset.json", "error", "split")]
+
+
+def test_a_modality_without_volumes(raw):
+    shutil.rmtree(raw / "mr_train")
+    assert faults(raw) == [(".", "error", "no-volumes")]
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(UserError, match="found no volume"):
+        check(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        check(tmp_path / "absent")
+
+
+def test_all_at_once_and_the_forms_of_the_report(raw):
+    truncate(raw / CT)
+    edit(raw / MR_LABEL, lambda v: np.where(np.indices(v.shape)[0] == 2, 4, v).astype(np.uint8))
+    edit(raw / "mr_train/mr_train_1_label.nii.gz", swap(7, 8))
+    report = verify(raw, BALLS, processes=2, progress=False)
+    assert report == check(raw)
+    assert [(f.severity, f.code) for f in report.faults] == [
+        ("error", "unreadable"),
+        ("error", "unknown-label"),
+        ("warning", "alias"),
+    ]
+    lines = report.to_table().splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("error    unreadable     ct_train/ct_train_2_image.nii.gz: cannot")
+    assert lines[3].startswith("not ok: 2 errors, 1 warnings in 4 ct, 4 mr volumes of ")
+    as_json = json.loads(json.dumps(report.to_json()))
+    assert as_json["ok"] is False and as_json["volumes"] == {"ct": 4, "mr": 4}
+    assert as_json["faults"][0]["file"] == CT
