@@ -64,6 +64,7 @@ def test_dataset_json_overrides_what_it_names(tmp_path):
         ({"structures": ["LV"]}, "structures must be an object"),
         ({"structures": {"LV": 500, "RV": 500}}, "value 500 is used twice"),
         ({"structures": {"LV": 0}}, "value 0 is the background"),
+        ({"structures": {"LV": 10**7}, "aliases": {}}, "at most 65535"),
         ({"structures": {"LV": 820}, "aliases": {}}, "value 820 is used twice"),
         ({"structures": {"mean": 3}}, "'mean'"),
         ({"aliases": {"421": 430}}, "421 stands for 430"),

@@ -263,11 +263,11 @@ def test_interrupted_work_goes_on(raw, tmp_path, monkeypatch):
     whole = content(run(raw, tmp_path / "whole").root)
     original, calls = preparing.crop_case, []
 
-    def stop_at_the_fifth(image, label, case, description):
-        calls.append(case.id)
+    def stop_at_the_fifth(*args):
+        calls.append(args)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return original(image, label, case, description)
+        return original(*args)
 
     monkeypatch.setattr(preparing, "crop_case", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
@@ -300,7 +300,7 @@ def test_shards_share_the_work(raw, tmp_path):
         run(raw, tmp_path / "t", shard=(3, 3))
 
 
-@pytest.mark.parametrize("moment", ["_prepare_into", "_complete", "_finish"])
+@pytest.mark.parametrize("moment", ["_prepare_into", "_entry", "_manifest", "_finish"])
 def test_another_run_finishes_in_between(raw, tmp_path, monkeypatch, moment):
     whole = content(run(raw, tmp_path / "whole").root)
     original, inside = getattr(preparing, moment), []
@@ -327,6 +327,29 @@ def test_a_second_partial_folder_beside_a_finished_store_is_removed(raw, tmp_pat
     monkeypatch.setattr(preparing, "in_parallel", finished_after_we_looked)
     assert run(raw, tmp_path / "s").root == tmp_path / "s"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "s", "whole"]
+
+
+def test_a_paired_volume_gets_the_crop_of_its_case(raw, tmp_path):
+    # The same anatomy, scanned on another grid: its own bounding box would lie elsewhere.
+    fine = np.diag([-1.0, -1, 2, 1])
+    fine[:3, 3] = [0.5, 0.5, 0]  # the two half-size voxels lie within the one
+    label = balls(1).repeat(2, axis=0).repeat(2, axis=1)
+    label[label.shape[0] // 2 :][label[label.shape[0] // 2 :] == 3] = 0
+    image = voxels(balls(1), "mr").repeat(2, axis=0).repeat(2, axis=1)
+    save(raw / "paired" / "mr_of_ct_train_1_image.nii.gz", image, fine)
+    save(raw / "paired" / "mr_of_ct_train_1_label.nii.gz", label, fine)
+    store = run(raw, tmp_path / "s")
+    volumes = {v.id: v for v in store.volumes}
+    paired, truth = volumes["mr_of_ct_train_1"], volumes["ct_train_1"]
+    assert paired.affine == truth.affine
+    core = [store.label(v) == 2 for v in (paired, truth)]
+    assert 2 * (core[0] & core[1]).sum() / (core[0].sum() + core[1].sum()) > 0.95
+    far = fine.copy()
+    far[0, 3] += 500
+    save(raw / "paired" / "mr_of_ct_train_1_image.nii.gz", image, far)
+    save(raw / "paired" / "mr_of_ct_train_1_label.nii.gz", label, far)
+    with pytest.raises(UserError, match="lies elsewhere than ct_train_1"):
+        run(raw, tmp_path / "t")
 
 
 def test_processes_do_not_change_a_byte(raw, tmp_path):

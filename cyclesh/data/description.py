@@ -16,6 +16,8 @@ DATASET_JSON = "dataset.json"
 SPLITS = ("train", "val", "test", "extra")
 ROSTER_KEYS = ("subjects", "split", "paired")  # about single cases, read by raw.py
 
+LARGEST_VALUE = 65535  # of a label; they are looked up in a table
+
 Window = tuple[str, float, float]
 
 
@@ -151,6 +153,8 @@ def _check(d: Description) -> None:
     if repeated or 0 in everything:
         what = f"value {repeated[0]} is used twice" if repeated else "value 0 is the background"
         raise UserError(f"structures, aliases, dropped: {what}")
+    if any(abs(value) > LARGEST_VALUE for value in everything):
+        raise UserError(f"structures, aliases, dropped: values reach at most {LARGEST_VALUE}")
     for wrong, right in d.aliases:
         if right not in (*values, *d.dropped):
             raise UserError(f"aliases: {wrong} stands for {right}, which is no structure's value")

@@ -90,13 +90,13 @@ def prepare(
         return _finished(target, raw, cases, splits, description)
     for folder in (stores.VOLUMES, ENTRIES):
         (building / folder).mkdir(parents=True, exist_ok=True)
-    work = partial(_prepare_into, building, raw, description)
+    work, jobs = partial(_prepare_into, building, raw, description), _jobs(cases)
     try:
         in_parallel(
-            work, cases[index::count], title="prepare", processes=processes, progress=progress
+            work, jobs[index::count], title="prepare", processes=processes, progress=progress
         )
-        entries = _complete(building, cases, description)
-        if entries is not None:
+        entries = [_entry(building, case, description) for case in cases]
+        if None not in entries:
             _finish(building, target, _manifest(entries, cases, splits, description, fractions))
             return Store.open(target)
     except OSError:
@@ -140,27 +140,32 @@ def plan(
     return "\n".join(lines)
 
 
-def crop_case(image: Scan, label: Scan, case: Case, description: Description) -> Crop:
+def crop_case(
+    image: Scan, label: Scan, case: Case, description: Description, pair: Scan | None = None
+) -> Crop:
     """One volume on the training grid, centred on the bounding box of its labelled structures.
 
+    A paired volume gets the crop of its case instead, whose labels are `pair`: translations are
+    compared with it voxel by voxel.
     Raises UserError when the label's grid is not the image's, a label value is unknown, or no
     structure is labelled.
     """
-    apart = misalignment_voxels(image.grid, label.grid)
-    if apart > MISALIGNED_VOXELS:
-        raise UserError(
-            f"{case.label}: does not lie on the grid of {case.image.name} ({_how(image, label)}); "
-            "resample it or mend its header (verify lists all such files)"
-        )
+    _require_one_grid(image.grid, label.grid, case)
     classes = class_indices(label.values, description, case.label)
     if not classes.any():
         raise UserError(f"{case.label}: no voxel of {', '.join(description.names)} is labelled")
     low, high = mask_box_mm(classes > 0, image.grid)
+    centre = (low + high) / 2
+    if pair is not None:
+        foreground = class_indices(pair.values, description, Path(case.pair_of)) > 0
+        centre = np.mean(mask_box_mm(foreground, pair.grid), axis=0)
     # To the micrometre, so that no rounding error of the machine enters the store's identity.
-    grid = crop_grid(np.round((low + high) / 2, 3), description.spacing_mm, description.shape)
+    grid = crop_grid(np.round(centre, 3), description.spacing_mm, description.shape)
     half_mm = max(image.grid.spacing_mm) / 2  # from a voxel's centre to its rim
     whole, inner = extended(grid, low - half_mm, high + half_mm)
     labels = resample_labels(classes, image.grid, whole)
+    if pair is not None and not labels[inner].any():
+        raise UserError(f"{case.image}: lies elsewhere than {case.pair_of}; register the two first")
     intensities, measured = _intensities(image, grid)
     rule = description.window(case.modality)
     window = intensity_window(rule, intensities[measured], case.image)
@@ -221,11 +226,17 @@ def _cut(whole: np.ndarray, crop: np.ndarray, description: Description) -> dict[
     return {name: round(float(share), 6) for name, share in pairs}
 
 
-def _how(image: Scan, label: Scan) -> str:
-    if image.grid.shape != label.grid.shape:
-        return f"{_by(label.grid.shape)} voxels against {_by(image.grid.shape)}"
-    apart = misalignment_voxels(image.grid, label.grid)
-    return f"corners up to {apart:.2g} voxels apart"
+def _require_one_grid(image: Grid, label: Grid, case: Case) -> None:
+    apart = misalignment_voxels(image, label)
+    if apart <= MISALIGNED_VOXELS:
+        return
+    how = f"corners up to {apart:.2g} voxels apart"
+    if image.shape != label.shape:
+        how = f"{_by(label.shape)} voxels against {_by(image.shape)}"
+    raise UserError(
+        f"{case.label}: does not lie on the grid of {case.image.name} ({how}); "
+        "resample it or mend its header (verify lists all such files)"
+    )
 
 
 def _by(shape: Iterable[int]) -> str:
@@ -241,12 +252,35 @@ def _require_labels(cases: Iterable[Case]) -> None:
         )
 
 
-def _prepare_into(building: Path, raw: Path, description: Description, case: Case) -> str:
+@dataclass(frozen=True)
+class Job:
+    """The work on one case."""
+
+    case: Case
+    pair_label: Path | None  # of the case whose crop a paired volume shares
+
+    def source_files(self) -> list[Path]:
+        """Everything that is read for it."""
+        return [path for path in (self.case.image, self.case.label, self.pair_label) if path]
+
+
+def _jobs(cases: list[Case]) -> list[Job]:
+    labels = {case.id: case.label for case in cases}
+    return [Job(case, labels.get(case.pair_of)) for case in cases]
+
+
+def _prepare_into(building: Path, raw: Path, description: Description, job: Job) -> None:
     """One case's files, its entry last; nothing when they are there already. Runs in a worker."""
-    if _entry(building, case, description, check_sources=True) is not None:
-        return case.id
+    case = job.case
+    entry = _entry(building, case, description)
+    if entry is not None and entry["read"] == [file_sha256(path) for path in job.source_files()]:
+        return
     image, label = read_image(case.image), read_labels(case.label)
-    crop = crop_case(image, label, case, description)
+    pair = read_labels(job.pair_label) if job.pair_label else None
+    crop = crop_case(image, label, case, description, pair)
+    for path, array in zip(volume_paths(building, case.id), (crop.image, crop.label), strict=True):
+        with _replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
     source = Source(
         image=case.image.relative_to(raw).as_posix(),
         label=case.label.relative_to(raw).as_posix(),
@@ -256,11 +290,9 @@ def _prepare_into(building: Path, raw: Path, description: Description, case: Cas
         sha256_image=image.sha256,
         sha256_label=label.sha256,
     )
-    for path, array in zip(volume_paths(building, case.id), (crop.image, crop.label), strict=True):
-        with _replacing(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, array)
     entry = {
-        "key": _key(case, description, image.sha256, label.sha256),
+        "recipe": _recipe(case, description),
+        "read": [scan.sha256 for scan in (image, label, pair) if scan is not None],
         "window": list(crop.window),
         "affine": as_affine(crop.grid.affine),
         "source": asdict(source),
@@ -268,36 +300,24 @@ def _prepare_into(building: Path, raw: Path, description: Description, case: Cas
     }
     with _replacing(_entry_path(building, case)) as temporary:
         temporary.write_text(json.dumps(entry), encoding="utf-8")
-    return case.id
 
 
-def _key(case: Case, description: Description, sha256_image: str, sha256_label: str) -> str:
-    """Everything that decides a volume's voxels."""
-    return digest([RECIPE, case.modality, description.to_json(), sha256_image, sha256_label])
+def _recipe(case: Case, description: Description) -> str:
+    """Everything that decides a volume's voxels, but for the files that are read."""
+    return digest([RECIPE, case.modality, case.pair_of, description.to_json()])
 
 
 def _entry_path(building: Path, case: Case) -> Path:
     return building / ENTRIES / f"{case.id}.json"
 
 
-def _entry(
-    building: Path, case: Case, description: Description, check_sources: bool
-) -> dict | None:
-    """The entry of a case that is complete and made by this recipe; else None."""
+def _entry(building: Path, case: Case, description: Description) -> dict | None:
+    """The entry of a case whose volume is complete and made by this recipe; else None."""
     path = _entry_path(building, case)
     if not path.exists() or not all(p.exists() for p in volume_paths(building, case.id)):
         return None
     entry = json.loads(path.read_text(encoding="utf-8"))
-    if check_sources:
-        hashes = file_sha256(case.image), file_sha256(case.label)
-    else:
-        hashes = entry["source"]["sha256_image"], entry["source"]["sha256_label"]
-    return entry if entry["key"] == _key(case, description, *hashes) else None
-
-
-def _complete(building: Path, cases: list[Case], description: Description) -> list[dict] | None:
-    entries = [_entry(building, case, description, check_sources=False) for case in cases]
-    return None if None in entries else entries
+    return entry if entry["recipe"] == _recipe(case, description) else None
 
 
 def _manifest(
