@@ -98,6 +98,12 @@ def test_broken_json(tmp_path):
         describe(tmp_path, HEART)
 
 
+def test_a_repeated_key_is_refused(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"structures": {"LV": 500, "LV": 600}}')
+    with pytest.raises(UserError, match="'LV' appears twice"):
+        describe(tmp_path, HEART)
+
+
 def test_from_json_needs_every_key():
     entries = HEART.to_json()
     del entries["aliases"]

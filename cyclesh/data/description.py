@@ -1,7 +1,16 @@
 """What a dataset is: its modalities, structures, grid and windows.
 
-The data decide (an optional dataset.json in the raw folder); where they are silent, the config
-does. `HEART` is the default: MM-WHS's label values and the paper's grid.
+The data decide, by an optional dataset.json in the raw folder; where they are silent, the config
+does. `HEART` is the default: MM-WHS's label values and the paper's grid. Every key is optional:
+
+    {"modalities": ["ct", "mr"],                         domain A, domain B
+     "structures": {"liver": 1, "spleen": 4},            value in the label files, in class order
+     "aliases": {"5": 4}, "dropped": [2, 3],             5 means 4; 2 and 3 become background
+     "spacing_mm": [6, 6, 6], "shape": [40, 48, 56],     of the training crop: z, y, x
+     "windows": {"ct": ["fixed", -125, 275], "mr": ["percentile", 0.5, 99.5]},
+     "subjects": {"ct_07": "Ada", "ct_08": "Ada"},       else each case is its own subject
+     "split": {"train": ["Ada", ...], "val": [...], "test": [...], "extra": [...]},
+     "paired": {"mr_of_ct_01": "ct_01"}}                 a true volume of a test case's anatomy
 """
 
 import json
@@ -14,7 +23,6 @@ from cyclesh.errors import UserError
 
 DATASET_JSON = "dataset.json"
 SPLITS = ("train", "val", "test", "extra")
-ROSTER_KEYS = ("subjects", "split", "paired")  # about single cases, read by raw.py
 
 LARGEST_VALUE = 65535  # of a label; they are looked up in a table
 
@@ -85,7 +93,7 @@ class Description:
             raise UserError(f"the description lacks {', '.join(missing)}")
         _refuse_unknown(entries, tuple(_PARSERS))
         fields = {key: parse(entries[key]) for key, parse in _PARSERS.items()}
-        return _with_windows(fields, fields["windows"])
+        return _build(fields, fields.pop("windows"), defaults={})
 
 
 def describe(folder: Path | str, default: Description) -> Description:
@@ -95,11 +103,10 @@ def describe(folder: Path | str, default: Description) -> Description:
     """
     entries = read_dataset_json(folder)
     given = {key: parse(entries[key]) for key, parse in _PARSERS.items() if key in entries}
-    known = dict(zip(default.modalities, default.windows, strict=True))
-    windows = known | given.get("windows", {})
-    fields = {key: given.get(key, getattr(default, key)) for key in _PARSERS}
+    windows = given.pop("windows", {})
+    fields = {k: given.get(k, getattr(default, k)) for k in _PARSERS if k != "windows"}
     try:
-        return _with_windows(fields, windows)
+        return _build(fields, windows, dict(zip(default.modalities, default.windows, strict=True)))
     except UserError as error:
         raise UserError(f"{Path(folder) / DATASET_JSON}: {error}") from None
 
@@ -110,10 +117,11 @@ def read_dataset_json(folder: Path | str) -> dict:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a mark
+        entries = json.loads(text, object_pairs_hook=_without_repetition)
         if not isinstance(entries, dict):
             raise UserError("must be a JSON object {...}")
-        _refuse_unknown(entries, (*_PARSERS, *ROSTER_KEYS))
+        _refuse_unknown(entries, (*_PARSERS, *_ROSTER_PARSERS))
         for key, parse in (*_PARSERS.items(), *_ROSTER_PARSERS.items()):
             if key in entries:
                 parse(entries[key])
@@ -124,18 +132,20 @@ def read_dataset_json(folder: Path | str) -> dict:
     return entries
 
 
-def _with_windows(fields: dict, windows: Mapping[str, Window]) -> Description:
-    without = [m for m in fields["modalities"] if m not in windows]
+def _build(fields: dict, windows: Mapping[str, Window], defaults: Mapping) -> Description:
+    """From the fields but `windows`, the windows that are given, and what to take for the rest."""
+    modalities = fields["modalities"]
+    stray = [m for m in windows if m not in modalities]
+    if stray:
+        raise UserError(f"windows: {stray[0]!r} is none of the modalities {modalities}")
+    known = {**defaults, **windows}
+    without = [m for m in modalities if m not in known]
     if without:
         raise UserError(
             f"windows: none for modality {without[0]!r}; add e.g. "
             f'"windows": {{"{without[0]}": ["percentile", 0.5, 99.5]}}'
         )
-    stray = [m for m in fields.get("windows", ()) if m not in fields["modalities"]]
-    if stray and isinstance(fields["windows"], Mapping):
-        raise UserError(f"windows: {stray[0]!r} is none of the modalities {fields['modalities']}")
-    chosen = tuple(windows[m] for m in fields["modalities"])
-    return Description(**(fields | {"windows": chosen}))
+    return Description(**fields, windows=tuple(known[m] for m in modalities))
 
 
 def _check(d: Description) -> None:
@@ -163,6 +173,15 @@ def _check(d: Description) -> None:
     for modality, (rule, low, high) in zip(d.modalities, d.windows, strict=True):
         if not low < high or (rule == "percentile" and not 0 <= low < high <= 100):
             raise UserError(f"windows: {modality} needs low < high (percentiles within 0..100)")
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
+    """JSON lets a later key replace an earlier one silently; a label map must not."""
+    keys = [key for key, _ in pairs]
+    repeated = [key for key in keys if keys.count(key) > 1]
+    if repeated:
+        raise UserError(f"key {repeated[0]!r} appears twice")
+    return dict(pairs)
 
 
 def _refuse_unknown(entries: Mapping, known: tuple[str, ...]) -> None:
@@ -270,7 +289,7 @@ _PARSERS = {
     "shape": _shape,
     "windows": _windows,
 }
-_ROSTER_PARSERS = {
+_ROSTER_PARSERS = {  # about single cases, used by raw.py
     "subjects": _names_to_names("subjects"),
     "split": _split,
     "paired": _names_to_names("paired"),

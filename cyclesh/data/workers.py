@@ -1,6 +1,7 @@
 """Work on many files at once, with progress."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ def _results(
         return
     # spawn: the caller may hold threads (jax) that do not survive a fork.
     pool = ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_end_with_parent
+        processes, mp_context=get_context("spawn"), initializer=_follow_parent
     )
     try:
         yield from pool.map(work, items)
@@ -61,13 +62,17 @@ def _results(
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Workers wait on a pipe that they hold open themselves: a killed parent would leave them."""
+def _follow_parent() -> None:
+    """Leaves Ctrl-C to the parent, and ends with it when it is killed.
+
+    Workers wait on a pipe that they hold open themselves, so they would not notice.
+    """
 
     def watch() -> None:
         parent_process().join()
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 
