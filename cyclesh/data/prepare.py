@@ -166,12 +166,23 @@ def crop_case(
     labels = resample_labels(classes, image.grid, whole)
     if pair is not None and not labels[inner].any():
         raise UserError(f"{case.image}: lies elsewhere than {case.pair_of}; register the two first")
-    intensities, measured = _intensities(image, grid)
-    rule = description.window(case.modality)
-    window = intensity_window(rule, intensities[measured], case.image)
-    intensities = np.where(measured, intensities, np.float32(window[0]))
+    intensities, window = sample_scan(image, grid, description.window(case.modality), case.image)
     cut = _cut(labels, labels[inner], description)
     return Crop(stores.encode(intensities, window), labels[inner], grid, window, cut)
+
+
+def sample_scan(
+    image: Scan, grid: Grid, rule: Window, path: Path
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """The scan on `grid` in its own units, float32, and its window by `rule`.
+
+    A percentile is measured within this very grid. Voxels that the scan did not measure (outside
+    of it, NaN, Inf) get the window's low end. `path` is for the message of the UserError that a
+    scan without contrast raises.
+    """
+    intensities, measured = _intensities(image, grid)
+    window = intensity_window(rule, intensities[measured], path)
+    return np.where(measured, intensities, np.float32(window[0])), window
 
 
 def _intensities(image: Scan, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
