@@ -344,6 +344,10 @@ def test_a_paired_volume_gets_the_crop_of_its_case(raw, tmp_path):
     assert paired.affine == truth.affine
     core = [store.label(v) == 2 for v in (paired, truth)]
     assert 2 * (core[0] & core[1]).sum() / (core[0].sum() + core[1].sum()) > 0.95
+    save(raw / "ct_train" / "ct_train_1_label.nii.gz", balls(1) * 0)
+    with pytest.raises(UserError, match="ct_train_1.*: no voxel of"):
+        run(raw, tmp_path / "t")
+    save(raw / "ct_train" / "ct_train_1_label.nii.gz", balls(1))
     far = fine.copy()
     far[0, 3] += 500
     save(raw / "paired" / "mr_of_ct_train_1_image.nii.gz", image, far)

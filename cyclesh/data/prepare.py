@@ -43,7 +43,6 @@ from cyclesh.data.store import Source, Store, Volume, as_affine, digest, volume_
 from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
-RECIPE = 1  # raise it when the voxels that prepare writes change: partial work is then redone
 ENTRIES = "entries"
 MISALIGNED_VOXELS = 0.25  # headers round; beyond this a label is not where its image is
 
@@ -151,14 +150,9 @@ def crop_case(
     structure is labelled.
     """
     _require_one_grid(image.grid, label.grid, case)
-    classes = class_indices(label.values, description, case.label)
-    if not classes.any():
-        raise UserError(f"{case.label}: no voxel of {', '.join(description.names)} is labelled")
-    low, high = mask_box_mm(classes > 0, image.grid)
-    centre = (low + high) / 2
-    if pair is not None:
-        foreground = class_indices(pair.values, description, Path(case.pair_of)) > 0
-        centre = np.mean(mask_box_mm(foreground, pair.grid), axis=0)
+    classes, (low, high) = _located(label, description, case.label)
+    box = (low, high) if pair is None else _located(pair, description, Path(case.pair_of))[1]
+    centre = np.mean(box, axis=0)
     # To the micrometre, so that no rounding error of the machine enters the store's identity.
     grid = crop_grid(np.round(centre, 3), description.spacing_mm, description.shape)
     half_mm = max(image.grid.spacing_mm) / 2  # from a voxel's centre to its rim
@@ -169,6 +163,16 @@ def crop_case(
     intensities, window = sample_scan(image, grid, description.window(case.modality), case.image)
     cut = _cut(labels, labels[inner], description)
     return Crop(stores.encode(intensities, window), labels[inner], grid, window, cut)
+
+
+def _located(
+    label: Scan, description: Description, path: Path
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Class indices, and the bounding box (low, high) of the structures in RAS+ mm."""
+    classes = class_indices(label.values, description, path)
+    if not classes.any():
+        raise UserError(f"{path}: no voxel of {', '.join(description.names)} is labelled")
+    return classes, mask_box_mm(classes > 0, label.grid)
 
 
 def sample_scan(
@@ -315,7 +319,7 @@ def _prepare_into(building: Path, raw: Path, description: Description, job: Job)
 
 def _recipe(case: Case, description: Description) -> str:
     """Everything that decides a volume's voxels, but for the files that are read."""
-    return digest([RECIPE, case.modality, case.pair_of, description.to_json()])
+    return digest([stores.FORMAT, case.modality, case.pair_of, description.to_json()])
 
 
 def _entry_path(building: Path, case: Case) -> Path:

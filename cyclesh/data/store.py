@@ -19,7 +19,7 @@ from cyclesh.data.description import Description
 from cyclesh.data.geometry import Grid
 from cyclesh.errors import UserError
 
-FORMAT = 1
+FORMAT = 1  # raise it when the layout changes, or the voxels that prepare makes of the same files
 MANIFEST = "manifest.json"
 VOLUMES = "volumes"
 INT16_STEPS = 32767
@@ -131,9 +131,10 @@ class Store:
 
     @cached_property
     def sha256(self) -> str:
-        """Identifies the data: description, splits, windows, grids and the sources' hashes."""
+        """Identifies the data: format, description, splits, windows, grids, hashes of the sources."""
         entries = [volume.to_json() for volume in self.volumes]
-        return digest({"description": self.description.to_json(), "volumes": entries})
+        content = {"format": FORMAT, "description": self.description.to_json(), "volumes": entries}
+        return digest(content)
 
     def _of(self, modality: str) -> tuple[Volume, ...]:
         return tuple(v for v in self.volumes if v.modality == modality)
