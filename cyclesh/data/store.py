@@ -131,7 +131,7 @@ class Store:
 
     @cached_property
     def sha256(self) -> str:
-        """Identifies the data: format, description, splits, windows, grids, hashes of the sources."""
+        """Identifies the data: format, description, splits, windows, grids and source hashes."""
         entries = [volume.to_json() for volume in self.volumes]
         content = {"format": FORMAT, "description": self.description.to_json(), "volumes": entries}
         return digest(content)
