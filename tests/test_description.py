@@ -53,6 +53,12 @@ def test_dataset_json_overrides_what_it_names(tmp_path):
     assert d.dropped == (9,) and d.aliases == ()
 
 
+def test_own_structures_do_not_inherit_aliases(tmp_path):
+    d = describe(write(tmp_path, {"structures": {"liver": 1}}), HEART)
+    assert d.structures == (("liver", 1),) and d.aliases == d.dropped == ()
+    assert describe(write(tmp_path, {"dropped": [9]}), HEART).aliases == HEART.aliases
+
+
 @pytest.mark.parametrize(
     ("entries", "says"),
     [
@@ -65,7 +71,7 @@ def test_dataset_json_overrides_what_it_names(tmp_path):
         ({"structures": {"LV": 500, "RV": 500}}, "value 500 is used twice"),
         ({"structures": {"LV": 0}}, "value 0 is the background"),
         ({"structures": {"LV": 10**7}, "aliases": {}}, "at most 65535"),
-        ({"structures": {"LV": 820}, "aliases": {}}, "value 820 is used twice"),
+        ({"structures": {"LV": 820}, "dropped": [820]}, "value 820 is used twice"),
         ({"structures": {"mean": 3}}, "'mean'"),
         ({"aliases": {"421": 430}}, "421 stands for 430"),
         ({"aliases": {"x": 420}}, "'x' must be a label value"),

@@ -99,10 +99,14 @@ class Description:
 def describe(folder: Path | str, default: Description) -> Description:
     """`default`, overridden by the dataset.json of a raw folder, when it has one.
 
+    Aliases and dropped values belong to the structures: a file that names structures of its own
+    does not inherit them.
     Raises UserError, naming the file, for an unknown key, a wrong type or a contradiction.
     """
     entries = read_dataset_json(folder)
     given = {key: parse(entries[key]) for key, parse in _PARSERS.items() if key in entries}
+    if "structures" in given:
+        given = {"aliases": (), "dropped": ()} | given
     windows = given.pop("windows", {})
     fields = {k: given.get(k, getattr(default, k)) for k in _PARSERS if k != "windows"}
     try:
