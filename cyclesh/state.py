@@ -25,7 +25,11 @@ class Players(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """step: int32; params and opt: Players (params of {"A": tree, "B": tree}); pools per domain."""
+    """step: int32; params and opt: Players; pools: {"A": Pool, "B": Pool}.
+
+    A player's params are {"A": tree, "B": tree}. Players that a run has no use for are None (a
+    baseline has no generators), and pools are empty where no discriminator learns.
+    """
 
     step: Array
     params: Players
@@ -61,6 +65,18 @@ def make_phases(config) -> tuple[Phase, ...]:
         ),
     )
     return tuple(phase for phase in phases if phase.epochs)
+
+
+def players_in_use(config) -> tuple[str, ...]:
+    """The networks that exist in a run: movers of any phase, those they need, and `init`'s."""
+    phases = make_phases(config)
+    names = {name for phase in phases for name in phase.moves}
+    names |= {name for name, workdir in config.init.items() if workdir}
+    if any(phase.seg_reads["fake"] or phase.seg_reads["rec"] for phase in phases):
+        names.add("gen")
+    if config.loss.shape:
+        names.add("seg")
+    return tuple(name for name in Players._fields if name in names)
 
 
 def make_networks(config, classes: int) -> Players:
@@ -139,14 +155,29 @@ def init_state(
     mirror images of each other for long.
     """
     volume = jnp.zeros((1, *shape, 1))
-    trees = {}
-    for i, (name, net) in enumerate(zip(Players._fields, nets, strict=True)):
-        keys = per_domain(lambda d, i=i: jax.random.fold_in(key, 2 * i + DOMAINS.index(d)))
-        trees[name] = per_domain(lambda d, net=net, keys=keys: net.init(keys[d], volume)["params"])
-    params = Players(**trees)
-    opt = Players(*(tx.init(tree) for tx, tree in zip(optimisers, params, strict=True)))
-    size = config.loss.pool_size
-    pools = per_domain(lambda d: pool.make_pool(size, config.batch, shape, config.compute.dtype))
+    used = players_in_use(config)
+
+    def init(index: int, name: str, net) -> dict | None:
+        if name not in used:
+            return None
+        return per_domain(
+            lambda d: net.init(jax.random.fold_in(key, 2 * index + DOMAINS.index(d)), volume)[
+                "params"
+            ]
+        )
+
+    params = Players(*(init(i, *pair) for i, pair in enumerate(zip(Players._fields, nets))))
+    opt = Players(
+        *(
+            None if tree is None else tx.init(tree)
+            for tx, tree in zip(optimisers, params, strict=True)
+        )
+    )
+    size, pools = config.loss.pool_size, {}
+    if "disc" in used and size:
+        pools = per_domain(
+            lambda d: pool.make_pool(size, config.batch, shape, config.compute.dtype)
+        )
     return TrainState(jnp.zeros((), jnp.int32), params, opt, pools)
 
 

@@ -154,13 +154,14 @@ def make_step(
         elif translates:
             made = translate(apply.gen, gen, per_domain(lambda d: source[d].image))
         if "disc" in phase.moves:
-            key = jax.random.fold_in(jax.random.key(seed), state.step)
-            drawn = {
-                d: push_and_sample(pools[d], made.fake[d], jax.random.fold_in(key, i))
-                for i, d in enumerate(DOMAINS)
-            }
-            pools = per_domain(lambda d: drawn[d][0])
-            fakes = per_domain(lambda d: drawn[d][1])
+            fakes = made.fake
+            if pools:
+                key = jax.random.fold_in(jax.random.key(seed), state.step)
+                drawn = {
+                    d: push_and_sample(pools[d], fakes[d], jax.random.fold_in(key, i))
+                    for i, d in enumerate(DOMAINS)
+                }
+                pools, fakes = ({d: drawn[d][part] for d in DOMAINS} for part in (0, 1))
 
             def weighted(*args):
                 total, terms = discriminator_loss(*args)

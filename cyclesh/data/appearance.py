@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from cyclesh.data.anatomy import LABELS, Layer, Subject, vary
-from cyclesh.data.shapes import Waves
+from cyclesh.data.anatomy import LABELS, Subject
+from cyclesh.data.variation import Waves, vary
 
 Array = np.ndarray
 
@@ -24,7 +24,7 @@ CT_HU = {
     "fat": (-95.0, 8.0),
     "muscle": (55.0, 6.0),
     "wall": (95.0, 10.0),
-    "Myo": (100.0, 10.0),
+    "Myo": (100.0, 12.0),
     "liver": (110.0, 15.0),
     "spleen": (130.0, 15.0),
     "cortex": (480.0, 70.0),
@@ -37,24 +37,24 @@ CT_HU = {
 MR_SIGNAL = {
     "air": (0.01, 0.0),
     "lung": (0.07, 0.02),
-    "fat": (1.25, 0.12),
+    "fat": (1.50, 0.12),
     "muscle": (0.32, 0.04),
     "wall": (0.40, 0.04),
-    "Myo": (0.42, 0.04),
+    "Myo": (0.40, 0.04),
     "liver": (0.36, 0.06),
     "spleen": (0.55, 0.06),
     "cortex": (0.06, 0.02),
-    "marrow": (0.62, 0.08),
+    "marrow": (0.66, 0.08),
     "disc": (0.34, 0.06),
-    "fluid": (1.35, 0.10),
+    "fluid": (1.55, 0.10),
     "cord": (0.62, 0.05),
 }
 LEFT_BLOOD = ("LV", "LA", "aorta", "ascending aorta", "pulmonary vein")
 RIGHT_BLOOD = ("RV", "RA", "caval vein", "pulmonary artery", "lung vessel")
 # Standard deviation of the slow unevenness inside a tissue, relative to its value.
-CT_MIXING = {"RA": 0.14, "caval vein": 0.22, "RV": 0.05, "liver": 0.05, "lung": 0.02}
+CT_MIXING = {"RA": 0.12, "caval vein": 0.22, "RV": 0.05, "liver": 0.05, "lung": 0.02}
 MR_MIXING = {
-    **dict.fromkeys(("LV", "RV", "LA", "liver"), 0.06),
+    **dict.fromkeys(("LV", "RV", "LA", "Myo", "liver"), 0.06),
     **dict.fromkeys(("RA", "aorta", "ascending aorta", "pulmonary artery"), 0.09),
     "caval vein": 0.15,
     "fat": 0.05,
@@ -138,7 +138,7 @@ def render_ct(
 ) -> Array:
     """CT in HU: float32 (z, y, x). `noise` multiplies the noise, 20 to 30 HU."""
     values = {tissue: float(vary(rng, *level)) for tissue, level in CT_HU.items()}
-    left, right = rng.uniform(300, 450), rng.uniform(190, 290)
+    left, right = rng.uniform(300, 450), rng.uniform(190, 300)
     values |= {tissue: float(vary(rng, left, 10.0)) for tissue in LEFT_BLOOD}
     values |= {tissue: float(vary(rng, right, 12.0)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
@@ -150,18 +150,18 @@ def render_ct(
 def render_mr(
     coats: Sequence[Coat], points: Array, noise: float, rng: np.random.Generator
 ) -> Array:
-    """MR in arbitrary units >= 0: float32 (z, y, x). `noise` multiplies 4 to 6 % of blood.
+    """MR in arbitrary units >= 0: float32 (z, y, x). `noise` multiplies 3.5 to 5.5 % of blood.
 
     Receiver gain (up to 3 times between subjects), a smooth coil sensitivity, Rician noise.
     """
     values = {tissue: float(vary(rng, *level)) for tissue, level in MR_SIGNAL.items()}
-    values |= {tissue: float(vary(rng, 0.92, 0.05)) for tissue in LEFT_BLOOD}
-    values |= {tissue: float(vary(rng, 1.0, 0.05)) for tissue in RIGHT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.85, 0.06)) for tissue in LEFT_BLOOD}
+    values |= {tissue: float(vary(rng, 1.05, 0.06)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
     image = _paint(coats, values, MR_MIXING, points, rng)
-    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.15, count=4)(points)[0]
+    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.18, count=4)(points)[0]
     image *= np.exp(bias)
-    sd = noise * rng.uniform(0.04, 0.06)
+    sd = noise * rng.uniform(0.035, 0.055)
     real = image + sd * _grain(image.shape, rng, 0.5)
     gain = 220.0 * np.exp(rng.uniform(0, np.log(3)))
     return gain * np.hypot(real, sd * _grain(image.shape, rng, 0.5))
@@ -175,5 +175,3 @@ def _grain(shape: Sequence[int], rng: np.random.Generator, blur: float) -> Array
 
 
 RENDERERS = {"ct": render_ct, "mr": render_mr}
-
-__all__ = ["RENDERERS", "Coat", "Layer", "label_map", "rasterise", "render_ct", "render_mr"]

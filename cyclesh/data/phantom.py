@@ -21,15 +21,15 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from cyclesh.data.anatomy import LABELS, draw_subject, rotation_matrix
+from cyclesh.data.anatomy import LABELS, STRUCTURES, draw_subject
 from cyclesh.data.appearance import RENDERERS, label_map, rasterise
+from cyclesh.data.shapes import rotation_matrix
 from cyclesh.errors import UserError
 
 Array = np.ndarray
 
 # Raise it when the same spec gives other files: it is part of the key of a cache folder.
 VERSION = 1
-STRUCTURES = ("LV", "RV", "LA", "RA", "Myo")
 DROPPED = ("ascending aorta", "pulmonary artery")
 TRAINING_SPACING_MM = (4.0, 4.0, 4.0)
 TRAINING_SHAPE = (32, 40, 40)
@@ -53,7 +53,7 @@ class PhantomSpec:
     field_of_view_mm: tuple[float, float, float] = (168.0, 200.0, 200.0)  # z, y, x of each file
     cohort_difference: float = 1.0  # 0: both cohorts share one anatomy distribution
     noise_ct: float = 1.0  # multiplies the noise of 20 to 30 HU
-    noise_mr: float = 1.0  # multiplies the noise of 4 to 6 % of the signal of blood
+    noise_mr: float = 1.0  # multiplies the noise of 3.5 to 5.5 % of the signal of blood
 
     def __post_init__(self) -> None:
         for name in ("subjects_ct", "subjects_mr"):

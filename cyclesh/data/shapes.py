@@ -22,6 +22,15 @@ class Shape(Protocol):
     def bounds_mm(self) -> tuple[Array, Array]: ...
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One coat of the painter: a tissue fills a shape, grown outwards by `grow_mm`."""
+
+    tissue: str
+    shape: Shape
+    grow_mm: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
     """An ellipsoid; the columns of `axes` are its unit axes in world coordinates."""
@@ -32,7 +41,7 @@ class Ellipsoid:
 
     def distance_mm(self, points: Array) -> Array:
         unit = [
-            (_along(points, axis) - np.float32(axis @ self.centre_mm)) / np.float32(semi)
+            (along(points, axis) - np.float32(axis @ self.centre_mm)) / np.float32(semi)
             for axis, semi in zip(self.axes.T, self.semi_mm, strict=True)
         ]
         level = np.sqrt(_sum_of_squares(unit))
@@ -61,8 +70,8 @@ class Tube:
         nearest: Array | None = None
         for start, stop, first, last in pieces:
             step = stop - start
-            along = _along(points, step / (step @ step))
-            share = np.clip(along - np.float32(start @ step / (step @ step)), 0, 1)
+            axis = step / (step @ step)
+            share = np.clip(along(points, axis) - np.float32(axis @ start), 0, 1)
             offsets = [
                 points[i] - (np.float32(start[i]) + np.float32(step[i]) * share) for i in range(3)
             ]
@@ -85,7 +94,7 @@ class Cut:
     normal: Array
 
     def distance_mm(self, points: Array) -> Array:
-        plane = np.float32(self.normal @ self.point_mm) - _along(points, self.normal)
+        plane = np.float32(self.normal @ self.point_mm) - along(points, self.normal)
         return np.maximum(self.shape.distance_mm(points), plane)
 
     def bounds_mm(self) -> tuple[Array, Array]:
@@ -151,53 +160,16 @@ class Shell:
         return low - self.thickness_mm / 2, high + self.thickness_mm / 2
 
 
-@dataclass(frozen=True, eq=False)
-class Waves:
-    """A smooth random vector field: a sum of plane waves, so any grid may sample it.
-
-    vectors_per_mm (n, 3) are wave vectors in radians/mm, phases (n,), amplitudes (n, channels).
-    """
-
-    vectors_per_mm: Array
-    phases: Array
-    amplitudes: Array
-
-    @classmethod
-    def draw(
-        cls,
-        rng: np.random.Generator,
-        wavelength_mm: tuple[float, float],
-        sd: float,
-        channels: int = 1,
-        count: int = 8,
-    ) -> "Waves":
-        """Random directions, phases and wavelengths; `sd` is the field's standard deviation."""
-        directions = rng.standard_normal((count, 3))
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        lengths = rng.uniform(*wavelength_mm, size=(count, 1))
-        amplitudes = rng.standard_normal((count, channels))
-        # The variance of a wave is half its squared amplitude.
-        amplitudes *= sd * np.sqrt(2.0 / (amplitudes**2).sum(axis=0))
-        phases = rng.uniform(0, 2 * np.pi, size=count)
-        return cls(2 * np.pi * directions / lengths, phases, amplitudes)
-
-    def __call__(self, points: Array) -> Array:
-        """The field at points (3, ...): float32 (channels, ...)."""
-        field = np.zeros((self.amplitudes.shape[1], *points.shape[1:]), np.float32)
-        for vector, phase, amplitude in zip(
-            self.vectors_per_mm, self.phases, self.amplitudes, strict=True
-        ):
-            wave = np.sin(_along(points, vector) + np.float32(phase))
-            for channel, factor in enumerate(amplitude):
-                field[channel] += np.float32(factor) * wave
-        return field
-
-    def largest(self) -> float:
-        """A bound of the field's absolute value."""
-        return float(np.abs(self.amplitudes).sum(axis=0).max())
+def rotation_matrix(angles_rad: Array) -> Array:
+    """Rotation about x, then y, then z."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles_rad), np.sin(angles_rad)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
 
 
-def _along(points: Array, direction: Array) -> Array:
+def along(points: Array, direction: Array) -> Array:
     """points . direction, written out: how BLAS rounds depends on its threads."""
     x, y, z = (np.float32(value) for value in direction)
     return points[0] * x + points[1] * y + points[2] * z

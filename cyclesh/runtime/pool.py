@@ -29,11 +29,9 @@ def push_and_sample(pool: Pool, fresh: Array, key: Array) -> tuple[Pool, Array]:
 
     While the pool fills, each fresh volume is stored and returned. After that, with probability
     1/2 it is returned and not stored; else a random stored volume is returned and it takes its
-    place. A pool of capacity 0 returns the fresh volumes.
+    place.
     """
     batch, capacity = pool.volumes.shape[:2]
-    if capacity == 0:
-        return pool, fresh
     swap_key, slot_key = jax.random.split(key)
     filling = pool.count < capacity
     swap = jax.random.bernoulli(swap_key, 0.5, (batch,))

@@ -1,0 +1,191 @@
+"""Every field of a run, with the paper's value or, where the paper is silent, our choice.
+
+A config file of this folder is `get_config(argument)`; the argument is what follows the colon in
+`--config=configs/joint.py:abdomen,data=FOLDER,seed=1`: a preset, if any, then key=value items.
+"""
+
+from ml_collections import ConfigDict
+
+from cyclesh import settings
+from cyclesh.errors import UserError
+from cyclesh.methods import apply_method
+
+
+def fields() -> ConfigDict:
+    """All fields. Values are the paper's, at the paper's scale; presets change them below."""
+    c = ConfigDict()
+    c.method = "joint"  # name of the method; its settings are in cyclesh/methods.py
+    c.preset = "mmwhs"  # which of PRESETS was applied last
+    c.moves = ("gen", "disc", "seg")  # the networks that the method updates
+    c.seed = 0  # of initialisation, data order, augmentation and pool
+    c.batch = 1  # volumes of each domain a step, over all devices (ours; CycleGAN's)
+    c.steps = 0  # stop after this many training steps; 0: when the schedule ends
+
+    # --- data: fallbacks; a dataset.json beside the scans, or a prepared store, overrides them
+    c.data = d = ConfigDict()
+    d.path = ""  # raw folder or prepared store; empty: the embedded phantom
+    d.modalities = ("ct", "mr")  # domain A, domain B
+    # (name, value in the label files), in the order of the classes: MM-WHS's five (5.1)
+    d.structures = (("LV", 500), ("RV", 600), ("LA", 420), ("RA", 550), ("Myo", 205))
+    d.aliases = ((421, 420),)  # (wrong, right) label values: a known typo in MM-WHS
+    d.dropped = (820, 850)  # known label values that become background: aorta, pulmonary artery
+    # per modality: fixed limits in source units, or percentiles of each volume (ours)
+    d.windows = (("fixed", -800.0, 800.0), ("percentile", 0.5, 99.5))
+    d.spacing_mm = (1.5, 1.5, 1.5)  # z, y, x of the training grid (5.1)
+    d.shape = (86, 112, 112)  # z, y, x voxels of the training crop (5.1)
+    d.override = ()  # which of "spacing_mm", "shape" the user set and dataset.json may not change
+    d.fractions = (0.4, 0.1, 0.5)  # train, val, test by subject; half for test as in 5.1
+    d.split_seed = 0  # another value draws another split (repeated splits)
+    # (modality, amount): real training subjects that exist for this run, an int is a count, a
+    # float a share (Table 2: 0.14); what is left out is invisible to every network
+    d.real = ()  # modalities not named keep all
+    d.synthetic = -1  # how many source volumes a modality are translated; -1: all there are
+    d.processes = 0  # workers of prepare; 0: one a core
+
+    # --- the embedded phantom, used when data.path is empty
+    c.phantom = p = ConfigDict()
+    p.seed = 0  # apart from `seed`, so that runs of several seeds share their data
+    p.subjects = 48  # of each modality
+    p.extra = 0  # further source-only subjects of the first modality (the paper's S2)
+    p.cohort_difference = 1.0  # 0: both modalities' subjects share one anatomy distribution
+
+    # --- augmentation of training volumes; labels move with voxels (all ours)
+    c.augment = a = ConfigDict()
+    a.shift_mm = 6.0  # uniform in +- this, each axis
+    a.rotate_deg = 8.0  # uniform in +- this, about each axis
+    a.scale = 0.08  # uniform in 1 +- this
+    a.flip = False  # left-right; a heart is not symmetric
+
+    # --- networks (4.1)
+    c.model = m = ConfigDict()
+    m.filters = 16  # of G and S at full resolution, doubled at each level (ours)
+    m.depth = 3  # downsamplings by two
+    m.generator = "unet"  # "resnet": CycleGAN's, which the paper criticises (Figure 3)
+    m.residual_blocks = 6  # of the "resnet" generator
+    m.disc_widths = (2, 4, 8)  # discriminator layers but the last, in multiples of filters (ours)
+    m.disc_strides = (2, 2, 1, 1)  # of all its layers: a receptive field of 23 voxels (ours)
+    m.norm_epsilon = 1e-5  # of InstanceNorm (CycleGAN's)
+    m.gan_init_std = 0.02  # normal initialisation of G and D (CycleGAN's); S uses He's (ours)
+
+    # --- the objective (Eq. 3); `methods` sets what differs between experiments
+    c.loss = w = ConfigDict()
+    w.cycle = 10.0  # lambda (3.6)
+    w.shape = 1.0  # gamma (3.6)
+    w.identity = 0.0  # CycleGAN's identity loss; the paper has none
+    w.disc = 0.5  # factor of the discriminators' loss (CycleGAN's)
+    w.seg_real = 1 / 3  # weights in the segmentors' loss of real,
+    w.seg_fake = 1 / 3  # synthetic
+    w.seg_rec = 1 / 3  # and reconstructed volumes (3.5; equal weights are ours)
+    w.pool_size = 50  # fakes that a domain's history pool holds (CycleGAN's)
+
+    # --- Adam for each kind of network (4.2: 2e-4 for S, G and D as in CycleGAN)
+    c.optim = o = ConfigDict()
+    o.gen = ConfigDict({"rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8})
+    o.disc = ConfigDict({"rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8})
+    o.seg = ConfigDict({"rate": 2e-4, "b1": 0.9, "b2": 0.999, "eps": 1e-8})
+    o.clip_norm = 0.0  # clip each player's gradient to this global norm; 0: never
+
+    # --- epochs, each one pass over the larger domain (4.2)
+    c.schedule = s = ConfigDict()
+    s.pretrain_seg_epochs = 0  # segmentors alone on real data (the paper: 100, "for the purpose
+    s.pretrain_gan_epochs = 0  # of fast experimenting"; G and D with gamma 0: 60); then the method
+    s.constant_epochs = 50  # at full rate,
+    s.decay_epochs = 50  # then linearly to 0
+    s.early_stop = False  # stop when the validation segmentation loss stalls (4.2)
+    s.patience = 5  # for this many validations in a row (4.2: "about 5 epochs")
+    s.min_delta = 0.0  # less than this is no progress
+    s.from_epoch = 0  # of the method's phase; earlier ones never stop
+
+    # --- start trees from other runs' best checkpoints: workdirs; empty: from scratch
+    c.init = ConfigDict({"gen": "", "disc": "", "seg": ""})
+
+    # --- validation, checkpoints, logs
+    c.log = g = ConfigDict()
+    g.validate_epochs = 1.0  # between validations, each followed by a checkpoint
+    g.keep_every_steps = 0  # keep the checkpoints nearest every N steps too; 0: newest and best
+    g.row_steps = 10  # between rows of metrics.jsonl; a validation always writes one
+    g.report_cases = 6  # test cases a direction shown in the report
+
+    # --- the S-score's judges: `baseline` on all real training data, once a store and seed
+    c.judge = j = ConfigDict()
+    j.epochs = 100  # constant for half of them, then linear to 0
+    j.rate = 2e-4
+    j.seed = 0  # apart from `seed`, so that runs of several seeds share their judges
+
+    # --- how it is computed
+    c.compute = k = ConfigDict()
+    k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
+    k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform
+    k.remat = False  # recompute activations in the backward pass to save memory
+    return c
+
+
+PRESETS = {
+    # The embedded phantom on two CPU cores, in minutes.
+    "phantom": {
+        "data.spacing_mm": (4.0, 4.0, 4.0),
+        "data.shape": (32, 40, 40),
+        "model.filters": 8,
+        # Hundreds of updates instead of ten thousands: higher rates.
+        "optim.gen.rate": 1e-3,
+        "optim.disc.rate": 4e-4,
+        "optim.seg.rate": 2e-3,
+        "schedule.constant_epochs": 10,
+        "schedule.decay_epochs": 10,
+        "log.validate_epochs": 2.0,
+        "judge.epochs": 50,
+        "judge.rate": 2e-3,
+    },
+    # The same at the smallest size that still runs everything: for tests.
+    "tiny": {
+        "data.override": ("shape", "spacing_mm"),
+        "data.spacing_mm": (8.0, 8.0, 8.0),
+        "data.shape": (16, 24, 24),
+        "phantom.subjects": 10,
+        "model.filters": 4,
+        "loss.pool_size": 5,
+        "optim.gen.rate": 1e-3,
+        "optim.disc.rate": 4e-4,
+        "optim.seg.rate": 2e-3,
+        "schedule.constant_epochs": 5,
+        "schedule.decay_epochs": 5,
+        "log.row_steps": 1,
+        "judge.epochs": 10,
+        "judge.rate": 2e-3,
+    },
+    # Abdominal CT and MR with liver, kidneys and spleen: real volumes that two cores can train on.
+    "abdomen": {
+        "data.structures": (("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)),
+        "data.aliases": (),
+        "data.dropped": (),
+        "data.windows": (("fixed", -125.0, 275.0), ("percentile", 0.5, 99.5)),
+        "data.spacing_mm": (6.0, 6.0, 6.0),
+        "data.shape": (40, 48, 56),
+        "model.filters": 8,
+        "augment.shift_mm": 12.0,
+        "optim.gen.rate": 5e-4,
+        "optim.disc.rate": 2e-4,
+        "optim.seg.rate": 1e-3,
+        "schedule.constant_epochs": 100,
+        "schedule.decay_epochs": 100,
+        "log.validate_epochs": 10.0,
+        "judge.epochs": 200,
+        "judge.rate": 1e-3,
+    },
+    # The paper's scale: 1.5 mm, 86x112x112, accelerators. The fields' own values.
+    "mmwhs": {},
+}
+
+
+def build(argument: str | None, method: str) -> ConfigDict:
+    """The config of a method: fields, preset, method, then the argument's key=value items."""
+    preset, items = settings.split_argument(argument)
+    preset = preset or "phantom"
+    if preset not in PRESETS:
+        raise UserError(f"--config: unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+    config = fields().lock()
+    config.update_from_flattened_dict({"preset": preset, **PRESETS[preset]})
+    apply_method(config, method)
+    settings.apply_items(config, items)
+    settings.validate(config)
+    return config

@@ -1,0 +1,133 @@
+"""From what the user names (nothing, a raw folder, a prepared store) to a store."""
+
+from pathlib import Path
+
+from cyclesh.cache import cache_folder, key_of, locked
+from cyclesh.data.description import Description, describe
+from cyclesh.data.phantom import PhantomSpec, phantom_key, write_phantom
+from cyclesh.data.prepare import prepare
+from cyclesh.data.store import Store, is_store
+from cyclesh.data.verify import verify
+from cyclesh.errors import UserError
+
+
+def description_of(data) -> Description:
+    """What the config section `data` says the data are, where the data themselves are silent."""
+    return Description(
+        modalities=tuple(data.modalities),
+        structures=tuple(data.structures),
+        aliases=tuple(data.aliases),
+        dropped=tuple(data.dropped),
+        spacing_mm=tuple(data.spacing_mm),
+        shape=tuple(data.shape),
+        windows=tuple(data.windows),
+    )
+
+
+def open_store(config, progress: bool = True) -> Store:
+    """The store that a config trains on: made first, if need be, under the cache folder."""
+    data = config.data
+    if not data.path:
+        return _prepared(_phantom(config, progress), config, progress)
+    path = Path(data.path)
+    if not path.exists():
+        raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
+    if is_store(path):
+        store = Store.open(path)
+        for field in data.override:
+            wanted, found = tuple(data[field]), getattr(store.description, field)
+            if wanted != found:
+                raise UserError(
+                    f"data={path}: this store has {field} {found}, the config asks for {wanted}; "
+                    "leave it out, or prepare the raw folder anew"
+                )
+        return store
+    return _prepared(path, config, progress)
+
+
+def _phantom(config, progress: bool) -> Path:
+    phantom = config.phantom
+    spec = PhantomSpec(
+        seed=phantom.seed,
+        subjects_ct=phantom.subjects,
+        subjects_mr=phantom.subjects,
+        extra_ct=phantom.extra,
+        cohort_difference=phantom.cohort_difference,
+    )
+    folder = cache_folder("phantom", phantom_key(spec))
+    with locked(folder):
+        write_phantom(spec, folder, config.data.processes or None, progress)
+    return folder
+
+
+def _prepared(raw: Path, config, progress: bool) -> Store:
+    """The store of a raw folder, named by the files' names, sizes and dates and by the recipe."""
+    data = config.data
+    description = _description(raw, data)
+    files = sorted(path for path in raw.rglob("*") if path.is_file())
+    listing = [
+        (str(p.relative_to(raw)), p.stat().st_size, p.stat().st_mtime_ns) for p in files
+    ]
+    key = key_of([listing, description.to_json(), list(data.fractions), data.split_seed])
+    folder = cache_folder("stores", key)
+    with locked(folder):
+        if is_store(folder):
+            return Store.open(folder)
+        report = verify(raw, description)
+        if not report.ok:
+            first = report.faults[0]
+            raise UserError(
+                f"{raw}: {report.count('error')} faults, the first in {first.file}: "
+                f"{first.message}; --mode=verify --input={raw} lists them all"
+            )
+        return prepare(
+            raw,
+            folder,
+            description,
+            fractions=tuple(data.fractions),
+            seed=data.split_seed,
+            processes=data.processes or None,
+            progress=progress,
+        )
+
+
+def prepare_store(
+    config, raw: str, output: str, shard: str, fold: int, progress: bool = True
+) -> Store | None:
+    """`--mode=prepare`: a raw folder into a store of the user's choice.
+
+    Args:
+      shard: "i/n": do the i-th (from 0) of n shares of the volumes; None is returned until the
+        last share is done.
+      fold: draws another split of the same data.
+    """
+    try:
+        index, count = (int(part) for part in shard.split("/"))
+    except ValueError:
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise UserError(f"--shard={shard}: give i/n with i from 0 to n-1")
+    if fold < 0:
+        raise UserError(f"--fold={fold}: give 0 or more")
+    if not Path(raw).is_dir():
+        raise UserError(f"--input={raw}: no such folder")
+    data = config.data
+    return prepare(
+        raw,
+        output,
+        _description(Path(raw), data),
+        fractions=tuple(data.fractions),
+        seed=data.split_seed,
+        fold=fold,
+        processes=data.processes or None,
+        progress=progress,
+        shard=(index, count),
+    )
+
+
+def _description(raw: Path, data) -> Description:
+    """What the data say they are; the config where they are silent, and where it overrides."""
+    fallback = description_of(data)
+    stated = describe(raw, fallback)
+    kept = {field: getattr(fallback, field) for field in data.override}
+    return Description(**{**vars(stated), **kept})

@@ -1,0 +1,162 @@
+"""From a store to training batches: two unpaired domains, reshuffled each epoch, with grain.
+
+A batch is a function of (seed, step) alone, so any step can be read without those before it: that
+is how a resumed run goes on exactly where it stopped, on any number of processes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from cyclesh.data.augment import Augment, augment_volume
+from cyclesh.data.store import Store, Volume
+from cyclesh.domains import DOMAINS, per_domain
+from cyclesh.errors import UserError
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The training volumes that exist for a run, each a dict over domains.
+
+    real: volumes that segmentors and discriminators see as what they are.
+    source: volumes that are translated (real ones, and the source-only "extra" split).
+    """
+
+    real: dict[str, tuple[Volume, ...]]
+    source: dict[str, tuple[Volume, ...]]
+
+    @property
+    def shared(self) -> bool:
+        """Whether one volume a domain and step serves as both."""
+        return self.real == self.source
+
+    def epoch_steps(self, batch: int) -> int:
+        """Steps in one pass over the larger domain (paper 4.2)."""
+        largest = max(len(v) for kind in (self.real, self.source) for v in kind.values())
+        return -(-largest // batch)
+
+
+def choose_subset(
+    store: Store, real: Sequence[tuple[str, int | float]], synthetic: int, seed: int
+) -> Subset:
+    """Pick the run's training volumes.
+
+    Args:
+      real: (modality, amount) pairs: an int counts subjects, a float is a share of them; at least
+        two remain. Modalities not named keep all. Drawn by ``seed``.
+      synthetic: how many source volumes of each modality are translated; negative: all.
+    Raises: UserError where the store cannot give that.
+    """
+    amounts = dict(real)
+    modalities = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    for name in amounts:
+        if name not in modalities.values():
+            raise UserError(
+                f"real_{name}: the data has modalities {', '.join(modalities.values())}; "
+                "name one of them"
+            )
+
+    def pick(domain: str) -> tuple[Volume, ...]:
+        train = store.select(modalities[domain], "train")
+        subjects = sorted({volume.subject for volume in train})
+        if len(subjects) < 2:
+            raise UserError(
+                f"{store.root}: {len(subjects)} training subjects of {modalities[domain]}; "
+                "training needs two or more"
+            )
+        amount = amounts.get(modalities[domain], 1.0)
+        count = round(amount * len(subjects)) if isinstance(amount, float) else amount
+        if count > len(subjects):
+            raise UserError(
+                f"real_{modalities[domain]}={amount}: only {len(subjects)} training subjects; "
+                "ask for fewer"
+            )
+        order = np.random.default_rng([seed, DOMAINS.index(domain)]).permutation(subjects)
+        kept = set(order[: max(count, 2)])
+        return tuple(volume for volume in train if volume.subject in kept)
+
+    def sources(domain: str) -> tuple[Volume, ...]:
+        extra = store.select(modalities[domain], "extra")
+        available = picked[domain] + extra
+        if synthetic < 0:
+            return available
+        if synthetic < 1 or synthetic > len(available):
+            raise UserError(
+                f"synthetic={synthetic}: {len(available)} source volumes of "
+                f"{modalities[domain]} exist; give 1 to {len(available)}"
+            )
+        order = np.random.default_rng([seed, 2, DOMAINS.index(domain)]).permutation(len(available))
+        return tuple(available[i] for i in sorted(order[:synthetic]))
+
+    picked = per_domain(pick)
+    return Subset(real=picked, source=per_domain(sources))
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Reads, augments and stacks volumes; ``batches`` starts anywhere."""
+
+    store: Store
+    subset: Subset
+    augment: Augment
+    batch: int  # of all processes together
+    seed: int
+    process: int = 0
+    processes: int = 1
+
+    def batches(self, first_step: int = 0) -> Iterator[dict]:
+        """Batches for steps first_step, first_step + 1, ... without end.
+
+        Each is {"real": {domain: (image, label)}, "source": {...}}: image float32 (b, z, y, x, 1),
+        label uint8 (b, z, y, x), b this process's share of the batch.
+        """
+        kinds = ("real",) if self.subset.shared else ("real", "source")
+        streams = [(kind, domain) for kind in kinds for domain in DOMAINS]
+        indices = grain.experimental.ZipMapDataset(
+            [self._order(i, kind, domain) for i, (kind, domain) in enumerate(streams)]
+        )
+
+        def load(step: int, rows: tuple[np.ndarray, ...]) -> dict:
+            batch = {kind: {} for kind in kinds}
+            for stream, (kind, domain) in enumerate(streams):
+                batch[kind][domain] = self._stack(kind, domain, rows[stream], (step, stream))
+            return batch if len(kinds) > 1 else {**batch, "source": batch["real"]}
+
+        steps = indices.batch(self.batch, drop_remainder=True).map_with_index(load)
+        # Options count batches: grain's default of 500 would hold gigabytes of volumes.
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        return iter(steps[first_step:].to_iter_dataset(options))
+
+    def volumes_at(self, step: int) -> list[str]:
+        """Ids of the volumes that a step reads, for messages."""
+        kinds = ("real",) if self.subset.shared else ("real", "source")
+        ids = []
+        for i, (kind, domain) in enumerate((k, d) for k in kinds for d in DOMAINS):
+            order, volumes = self._order(i, kind, domain), getattr(self.subset, kind)[domain]
+            ids += [volumes[order[step * self.batch + row]].id for row in range(self.batch)]
+        return ids
+
+    def _order(self, stream: int, kind: str, domain: str) -> grain.MapDataset:
+        count = len(getattr(self.subset, kind)[domain])
+        # A seed for each stream: equal ones would pair the same volumes for ever.
+        seed = int(np.random.SeedSequence([self.seed, stream]).generate_state(1)[0])
+        return grain.MapDataset.range(count).seed(seed).shuffle().repeat(None)
+
+    def _stack(self, kind: str, domain: str, rows: np.ndarray, key: tuple[int, int]) -> tuple:
+        share = self.batch // self.processes
+        volumes = getattr(self.subset, kind)[domain]
+        images, labels = [], []
+        for row in range(self.process * share, (self.process + 1) * share):
+            volume = volumes[int(rows[row])]
+            image, label = augment_volume(
+                self.store.image(volume),
+                self.store.label(volume),
+                self.augment,
+                self.store.description.spacing_mm,
+                np.random.default_rng([self.seed, *key, row]),
+            )
+            images.append(image[..., None])
+            labels.append(label)
+        return np.stack(images), np.stack(labels)

@@ -1,0 +1,142 @@
+"""The command line: `python -m cyclesh.main --config=configs/joint.py`. Flags and modes only.
+
+Everything that a mode does is a plain function elsewhere, callable from a notebook.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from cyclesh.errors import NonFiniteError, Stopped, UserError
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:PRESET][,key=value...]")
+flags.DEFINE_string("mode", "train", "what to do; see the README")
+flags.DEFINE_string("workdir", "", "the run's folder; default runs/NAME or runs/NAME-PRESET")
+flags.DEFINE_string("input", "", "verify, prepare: a raw folder")
+flags.DEFINE_string("output", "", "prepare: the store to make")
+flags.DEFINE_string("split", "test", "evaluate: which split to score")
+flags.DEFINE_string("checkpoint", "best", "evaluate: best, last or a step")
+flags.DEFINE_string("shard", "0/1", "prepare: this job's share i/n of the volumes")
+flags.DEFINE_integer("fold", 0, "prepare: which of the repeated splits to draw")
+flags.DEFINE_bool("quiet", False, "print results only")
+
+
+def train() -> int:
+    from cyclesh import train as trainer
+    from cyclesh.scoring.console import results_table
+
+    results = trainer.train(need_config(), workdir(), FLAGS.quiet)
+    print(results_table(results))
+    print(f"report: {workdir() / trainer.REPORT}")
+    return 0
+
+
+def evaluate() -> int:
+    from cyclesh import train as trainer
+    from cyclesh.scoring.console import results_table
+
+    if not FLAGS.workdir and FLAGS.config is None:
+        raise UserError("--mode=evaluate: give --workdir=FOLDER of a trained run")
+    results = trainer.rescore(workdir(), FLAGS.split, FLAGS.checkpoint, FLAGS.quiet)
+    print(results_table(results))
+    return 0
+
+
+def verify() -> int:
+    from cyclesh.data.description import describe
+    from cyclesh.data.locate import description_of
+    from cyclesh.data.verify import verify as check
+
+    folder = need("input")
+    report = check(folder, describe(folder, description_of(data_section())))
+    if FLAGS.output:
+        Path(FLAGS.output).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    print(report.to_table())
+    return 0 if report.ok else 2
+
+
+def prepare() -> int:
+    from cyclesh.data.locate import prepare_store
+
+    store = prepare_store(
+        need_config(), need("input"), need("output"), FLAGS.shard, FLAGS.fold, not FLAGS.quiet
+    )
+    print(f"{FLAGS.output}: " + (f"{len(store.volumes)} volumes" if store else "shard done"))
+    return 0
+
+
+MODES = {"train": train, "evaluate": evaluate, "verify": verify, "prepare": prepare}
+
+
+def need(flag: str) -> str:
+    if not FLAGS[flag].value:
+        raise UserError(f"--mode={FLAGS.mode}: needs --{flag}=PATH")
+    return FLAGS[flag].value
+
+
+def need_config():
+    if FLAGS.config is None:
+        raise UserError(f"--mode={FLAGS.mode}: needs --config=configs/NAME.py (see configs/)")
+    return FLAGS.config
+
+
+def data_section():
+    """The config's data section, or the heart's where no config is given."""
+    if FLAGS.config is None:
+        FLAGS.config = str(find_config("configs/joint.py")) + ":mmwhs"
+    return FLAGS.config.data
+
+
+def workdir() -> Path:
+    if FLAGS.workdir:
+        return Path(FLAGS.workdir)
+    config = need_config()
+    preset = f"-{config.preset}" if config.preset != "phantom" else ""
+    return Path("runs") / f"{config.method}{preset}"
+
+
+def find_config(path: str) -> Path:
+    """A config file of the checkout or, once installed, of the package."""
+    inside = Path(__file__).parent / path
+    found = Path(path) if Path(path).is_file() or not inside.is_file() else inside
+    if not found.is_file():
+        raise UserError(f"--config={path}: no such file; see configs/")
+    sys.path.append(str(found.absolute().parent.parent))  # configs import configs.default
+    return found
+
+
+def parse(argv: Sequence[str]) -> None:
+    """Flags as usual; every mistake in them is one line."""
+    argv = list(argv)
+    for i, word in enumerate(argv):
+        if word.startswith("--config="):
+            path, colon, items = word.removeprefix("--config=").partition(":")
+            argv[i] = f"--config={find_config(path)}{colon}{items}"
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{str(error).splitlines()[0]}; see the README for flags and keys") from None
+    if rest[1:]:
+        raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
+    if FLAGS.mode not in MODES:
+        raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The whole program; returns its exit status."""
+    try:
+        parse(sys.argv if argv is None else argv)
+        logging.set_verbosity(logging.ERROR if FLAGS.quiet else logging.WARNING)
+        return MODES[FLAGS.mode]()
+    except (UserError, NonFiniteError, Stopped) as error:
+        print(f"cyclesh: {error}", file=sys.stderr)
+        return {UserError: 2, NonFiniteError: 3, Stopped: 75}[type(error)]
+
+
+if __name__ == "__main__":
+    sys.exit(run())

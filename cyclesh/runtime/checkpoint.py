@@ -1,0 +1,131 @@
+"""Checkpoints with orbax: the newest, the best by validation, and every N steps on request.
+
+A checkpoint is a folder named by its step that holds trees of arrays by name (one for each kind of
+network, one for what only training needs) and `meta`. The data order and all randomness are
+functions of (seed, step), so nothing else is stored.
+"""
+
+import logging
+import math
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from cyclesh.errors import UserError
+
+META = "meta"
+SCORE = "validation"
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. Close it (or leave its `with`) to finish pending writes."""
+
+    def __init__(self, folder: Path, keep_every_steps: int = 0):
+        keep = [
+            policies.LatestN(2),  # the newest, and the one to fall back to should it be damaged
+            policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1),
+        ]
+        if keep_every_steps:
+            keep.append(policies.EveryNSteps(keep_every_steps))
+        self.folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(keep),
+                best_fn=lambda metrics: metrics[SCORE],
+                best_mode="max",
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def scores(self) -> dict[int, float]:
+        """Validation score of each checkpoint that has one."""
+        found = {}
+        for step in self.steps():
+            metrics = self._manager.metrics(step)
+            if metrics and SCORE in metrics:
+                found[step] = metrics[SCORE]
+        return found
+
+    def best_step(self) -> int | None:
+        """The step of the highest validation score (the later of equals); None without any."""
+        scores = self.scores()
+        return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+    def resolve(self, which: str) -> int:
+        """The step that "best", "last" or a number stands for. Raises UserError where none is."""
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self.folder}: no checkpoint; train first")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self.best_step()
+            return steps[-1] if best is None else best
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        raise UserError(
+            f"--checkpoint={which}: {self.folder} holds best, last and {', '.join(map(str, steps))}"
+        )
+
+    def save(self, step: int, trees: dict, meta: dict, score: float | None) -> None:
+        """Start writing a checkpoint; a non-finite score counts as none."""
+        scored = score is not None and math.isfinite(score)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(**items, **{META: ocp.args.JsonSave(meta)}),
+            metrics={SCORE: float(score)} if scored else None,
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Until everything that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, **templates) -> dict:
+        """Items of one checkpoint, each like its template tree (arrays or ShapeDtypeStructs)."""
+        args = {
+            name: ocp.args.StandardRestore(jax.tree.map(_abstract, template))
+            for name, template in templates.items()
+        }
+        return dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
+
+    def restore_newest(self, **templates) -> tuple[int, dict] | None:
+        """(step, items) of the newest checkpoint that can be read; None without any.
+
+        A damaged one is passed over, loudly, for the one before.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return step, self.restore(step, **templates)
+            except Exception as error:  # orbax raises whatever its file formats raise
+                logging.error(
+                    "checkpoint %s/%d cannot be read (%s); falling back to the one before",
+                    self.folder,
+                    step,
+                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                )
+                damaged = self.folder / f"{step}"
+                self._manager.delete(step)
+                logging.error("checkpoint %s removed", damaged)
+        return None
+
+
+def _abstract(leaf):
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

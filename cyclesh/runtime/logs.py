@@ -1,0 +1,104 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard events, a live line."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+METRICS = "metrics.jsonl"
+
+
+def read_rows(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl; a last line that was cut off in writing is left out."""
+    path = Path(workdir) / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class RunLog:
+    """Writes rows to metrics.jsonl (the source of truth) and to TensorBoard."""
+
+    def __init__(self, workdir: Path, step: int):
+        """Goes on after ``step``; rows of later steps, of a run that was cut off, are dropped."""
+        self.workdir = Path(workdir)
+        self.rows = [row for row in read_rows(self.workdir) if row["step"] <= step]
+        self._path = self.workdir / METRICS
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        os.replace(partial, self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(
+            str(self.workdir / "tensorboard"), purge_step=step + 1 if step else None, flush_secs=30
+        )
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, row: Mapping) -> None:
+        """Append a row; non-finite numbers become null, for JSON has none."""
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        self.rows.append(clean)
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        for key, value in clean.items():
+            if "/" in key and value is not None:
+                self._board.add_scalar(key, value, clean["step"])
+
+    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """A greyscale picture (rows, columns) in [0, 1] for TensorBoard."""
+        self._board.add_image(name, pixels, step, dataformats="HW")
+
+
+class Progress:
+    """One live line on a terminal; where there is none, a plain line each time `note` is given."""
+
+    def __init__(self, total: int, start: int, quiet: bool):
+        self._quiet = quiet
+        self._live = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            disable=not self._live,
+            dynamic_ncols=True,
+            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:12}| {rate_fmt} ETA {remaining}{postfix}",
+            unit="step",
+            smoothing=0.1,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def advance(self, phase: str, losses: str) -> None:
+        self._bar.set_description_str(phase, refresh=False)
+        self._bar.set_postfix_str(losses, refresh=False)
+        self._bar.update()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._live:
+            self._bar.write(text, file=sys.stderr)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
