@@ -129,12 +129,12 @@ PRESETS = {
         # Hundreds of updates instead of ten thousands: higher rates.
         "optim.gen.rate": 1e-3,
         "optim.disc.rate": 4e-4,
-        "optim.seg.rate": 2e-3,
+        "optim.seg.rate": 1e-3,
         "schedule.constant_epochs": 10,
         "schedule.decay_epochs": 10,
         "log.validate_epochs": 2.0,
-        "judge.epochs": 50,
-        "judge.rate": 2e-3,
+        "judge.epochs": 30,
+        "judge.rate": 1e-3,
     },
     # The same at the smallest size that still runs everything: for tests.
     "tiny": {

@@ -30,6 +30,7 @@ from cyclesh.domains import DOMAINS, per_domain
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.methods import apply_method
 from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.runtime.logs import Progress, RunLog, read_rows
 from cyclesh.scoring.cases import write_cases
 from cyclesh.scoring.report import write_report
@@ -110,6 +111,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> dict:
     """
     begin = time.time()
     settings.validate(config)
+    use_compilation_cache(cache_folder("compiled"))
     workdir = claim_workdir(config, Path(workdir))
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
@@ -497,6 +499,7 @@ def rescore(workdir: Path, split: str, which: str, quiet: bool = False) -> dict:
         raise UserError(f"{workdir}: is no workdir (no {CONFIG}); train first")
     if split not in ("train", "val", "test"):
         raise UserError(f"--split={split}: use train, val or test")
+    use_compilation_cache(cache_folder("compiled"))
     config = settings.from_json(json.loads(path.read_text()))
     run = build_run(config, Path(workdir), open_store(config, progress=not quiet))
     record_data(run)
