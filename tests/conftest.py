@@ -1,0 +1,31 @@
+"""Two virtual CPU devices, compiled programs kept between runs, and a cache folder of one's own."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+# Before anything is computed: JAX counts its devices once.
+jax.config.update("jax_num_cpu_devices", 2)
+# Most of the tests' time is compiling, and a second run compiles nothing.
+jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/cyclesh-tests/xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory):
+    """Tests neither read nor fill the user's phantoms, stores and judges; children inherit it."""
+    folder = tmp_path_factory.mktemp("cyclesh-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CYCLESH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def strict_ranks():
+    """Adding arrays of different rank is an error: a forgotten axis fails instead of broadcasting.
+
+    Not for whole networks, whose biases are meant to broadcast.
+    """
+    with jax.numpy_rank_promotion("raise"):
+        yield
