@@ -63,7 +63,7 @@ def test_the_heart_fits_the_training_crop(labels):
 
 def test_no_heart_outgrows_the_crop_and_few_are_shrunk():
     shrunk = 0
-    for seed in range(60):
+    for seed in range(200):
         heart = draw_heart(np.random.default_rng(seed), side=0.5)
         fitting = anatomy._shrunk_to_fit(heart)
         shrunk += fitting.size < heart.size
@@ -75,7 +75,7 @@ def test_no_heart_outgrows_the_crop_and_few_are_shrunk():
         low = np.min([low for low, _ in boxes], axis=0)
         high = np.max([high for _, high in boxes], axis=0)
         assert np.all(high - low <= LARGEST_MM * 1.01)
-    assert shrunk <= 9
+    assert shrunk <= 20
 
 
 def test_cohorts_differ_in_size_only_when_told_to():

@@ -70,7 +70,7 @@ def draw_heart(rng: np.random.Generator, side: float) -> Heart:
     The cohorts differ by 24 % in heart size, and in phase, wall and pose, as real ones do: only
     then does a discriminator reward a generator for moving the anatomy.
     """
-    size = np.exp(vary(rng, -0.12 + 0.215 * side, 0.06))
+    size = np.exp(vary(rng, -0.13 + 0.215 * side, 0.06))
     phase = float(np.clip(vary(rng, 0.35 + 0.3 * side, 0.15), 0, 1))
     angles = vary(rng, np.array([10.0, -8.0, 12.0]) * side, np.array([10.0, 10.0, 12.0]))
     chambers = {
