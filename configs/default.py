@@ -40,6 +40,7 @@ def fields() -> ConfigDict:
     # float a share (Table 2: 0.14); what is left out is invisible to every network
     d.real = ()  # modalities not named keep all
     d.synthetic = -1  # how many source volumes a modality are translated; -1: all there are
+    d.attribution = ""  # whom to name beside pictures of the data
     d.processes = 0  # workers of prepare; 0: one a core
 
     # --- the embedded phantom, used when data.path is empty

@@ -32,7 +32,7 @@ def train() -> int:
 
     results = trainer.train(need_config(), workdir(), FLAGS.quiet)
     print(results_table(results))
-    print(f"report: {workdir() / trainer.REPORT}")
+    print(f"report: {workdir() / 'report.html'}")
     return 0
 
 
@@ -120,7 +120,9 @@ def parse(argv: Sequence[str]) -> None:
     try:
         rest = FLAGS(argv)
     except (flags.Error, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{str(error).splitlines()[0]}; see the README for flags and keys") from None
+        raise UserError(
+            f"{str(error).splitlines()[0]}; see the README for flags and keys"
+        ) from None
     if rest[1:]:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:

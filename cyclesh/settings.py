@@ -95,11 +95,11 @@ def _amount(key: str, text: str) -> int | float:
         amount = float(text) if "." in text else int(text)
     except ValueError:
         amount = 0
-    if (isinstance(amount, float) and 0 < amount <= 1) or (
-        isinstance(amount, int) and amount >= 2
-    ):
+    if (isinstance(amount, float) and 0 < amount <= 1) or (isinstance(amount, int) and amount >= 2):
         return amount
-    raise UserError(f"--config: {key}={text}: give a count from 2 up, or a share with a point (0.14)")
+    raise UserError(
+        f"--config: {key}={text}: give a count from 2 up, or a share with a point (0.14)"
+    )
 
 
 KEYS: dict[str, Callable[[ConfigDict, str, str], None]] = {
@@ -126,7 +126,9 @@ def validate(config: ConfigDict) -> None:
     require(
         bool(config.moves) and set(config.moves) <= set(MOVERS), "moves", f"use some of {MOVERS}"
     )
-    require(("gen" in config.moves) == ("disc" in config.moves), "moves", "gen and disc go together")
+    require(
+        ("gen" in config.moves) == ("disc" in config.moves), "moves", "gen and disc go together"
+    )
     require(config.model.generator in GENERATORS, "model.generator", f"use one of {GENERATORS}")
     require(config.compute.dtype in DTYPES, "compute.dtype", f"use one of {DTYPES}")
     require(
@@ -136,17 +138,45 @@ def validate(config: ConfigDict) -> None:
     )
     for field in ("batch", "model.filters", "model.depth", "model.residual_blocks"):
         require(value_of(config, field) >= 1, field, "use 1 or more")
-    for field in ("steps", "seed", "data.processes", "loss.pool_size", "log.report_cases",
-                  "log.keep_every_steps", "phantom.seed", "phantom.extra", "judge.seed",
-                  "schedule.pretrain_seg_epochs", "schedule.pretrain_gan_epochs",
-                  "schedule.constant_epochs", "schedule.decay_epochs", "schedule.from_epoch",
-                  "optim.clip_norm", "loss.cycle", "loss.shape", "loss.identity", "loss.disc",
-                  "loss.seg_real", "loss.seg_fake", "loss.seg_rec", "augment.shift_mm",
-                  "augment.rotate_deg", "augment.scale", "schedule.min_delta"):
+    for field in (
+        "steps",
+        "seed",
+        "data.processes",
+        "loss.pool_size",
+        "log.report_cases",
+        "log.keep_every_steps",
+        "phantom.seed",
+        "phantom.extra",
+        "judge.seed",
+        "schedule.pretrain_seg_epochs",
+        "schedule.pretrain_gan_epochs",
+        "schedule.constant_epochs",
+        "schedule.decay_epochs",
+        "schedule.from_epoch",
+        "optim.clip_norm",
+        "loss.cycle",
+        "loss.shape",
+        "loss.identity",
+        "loss.disc",
+        "loss.seg_real",
+        "loss.seg_fake",
+        "loss.seg_rec",
+        "augment.shift_mm",
+        "augment.rotate_deg",
+        "augment.scale",
+        "schedule.min_delta",
+    ):
         value = value_of(config, field)
         require(math.isfinite(value) and value >= 0, field, "use 0 or more")
-    for field in ("log.validate_epochs", "judge.epochs", "judge.rate", "model.norm_epsilon",
-                  "optim.gen.rate", "optim.disc.rate", "optim.seg.rate"):
+    for field in (
+        "log.validate_epochs",
+        "judge.epochs",
+        "judge.rate",
+        "model.norm_epsilon",
+        "optim.gen.rate",
+        "optim.disc.rate",
+        "optim.seg.rate",
+    ):
         value = value_of(config, field)
         require(math.isfinite(value) and value > 0, field, "use a number above 0")
     require(config.log.row_steps >= 1, "log.row_steps", "use 1 or more")
@@ -179,6 +209,15 @@ def value_of(config: ConfigDict, field: str):
     for name in field.split("."):
         value = value[name]
     return value
+
+
+def flat(entries: Mapping, prefix: str = "") -> dict:
+    """Nested mappings as one dict with dotted keys."""
+    rows = {}
+    for key, value in entries.items():
+        nested = isinstance(value, Mapping)
+        rows |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return rows
 
 
 def to_json(config: ConfigDict) -> dict:

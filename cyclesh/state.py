@@ -157,16 +157,13 @@ def init_state(
     volume = jnp.zeros((1, *shape, 1))
     used = players_in_use(config)
 
-    def init(index: int, name: str, net) -> dict | None:
+    def init(index: int, name: str) -> dict | None:
         if name not in used:
             return None
-        return per_domain(
-            lambda d: net.init(jax.random.fold_in(key, 2 * index + DOMAINS.index(d)), volume)[
-                "params"
-            ]
-        )
+        keys = per_domain(lambda d: jax.random.fold_in(key, 2 * index + DOMAINS.index(d)))
+        return per_domain(lambda d: getattr(nets, name).init(keys[d], volume)["params"])
 
-    params = Players(*(init(i, *pair) for i, pair in enumerate(zip(Players._fields, nets))))
+    params = Players(*(init(i, name) for i, name in enumerate(Players._fields)))
     opt = Players(
         *(
             None if tree is None else tx.init(tree)

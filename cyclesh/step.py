@@ -81,7 +81,9 @@ def discriminator_loss(disc_params, apply: Players, real: dict, fake: dict) -> t
         "real": sum(
             losses.least_squares(apply.disc(disc_params[d], real[d].image), 1.0) for d in DOMAINS
         ),
-        "fake": sum(losses.least_squares(apply.disc(disc_params[d], fake[d]), 0.0) for d in DOMAINS),
+        "fake": sum(
+            losses.least_squares(apply.disc(disc_params[d], fake[d]), 0.0) for d in DOMAINS
+        ),
     }
     return terms["real"] + terms["fake"], terms
 

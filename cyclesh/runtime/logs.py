@@ -102,3 +102,26 @@ class Progress:
             self._bar.write(text, file=sys.stderr)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
+
+
+def losses_line(values: Mapping[str, float]) -> str:
+    """What each kind of network descends: "G 3.210  D 0.412  S 0.523"."""
+    names = {"gen": "G", "disc": "D", "seg": "S"}
+    return "  ".join(
+        f"{label} {values[f'{name}/total']:.3f}"
+        for name, label in names.items()
+        if f"{name}/total" in values
+    )
+
+
+def validation_line(row: Mapping, total_steps: int) -> str:
+    """The line that a validation leaves: where the run is, losses, scores, time to go."""
+    scores = "  ".join(
+        f"{key.removeprefix('val/').replace('_', ' ')} {row[key]:.3f}"
+        for key in row
+        if key.startswith(("val/dice_", "val/s_score_"))
+    )
+    left_s = row["wall_s"] / row["step"] * (total_steps - row["step"])
+    left = f"{int(left_s // 60)}:{int(left_s % 60):02d}"
+    place = f"{row['phase']} {row['step']}/{total_steps}"
+    return f"{place}  {losses_line(row)}  |  {scores}  |  ETA {left}"

@@ -1,0 +1,226 @@
+"""A run: its parts, built once from config and data, and its workdir on disk.
+
+A workdir holds config.json (every field), data.json (what it was trained on), metrics.jsonl,
+TensorBoard events, checkpoints/, and once scored results.json, cases.csv, report.html, figures/.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+from jax import Array
+from ml_collections import ConfigDict
+
+from cyclesh import settings, state
+from cyclesh.data.augment import Augment
+from cyclesh.data.pipeline import Loader, choose_subset
+from cyclesh.data.store import Store
+from cyclesh.domains import DOMAINS
+from cyclesh.errors import UserError
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.state import Phase, Players, TrainState
+
+CONFIG, DATA, CHECKPOINTS = "config.json", "data.json", "checkpoints"
+# Fields that a run may be continued with another value of.
+FREE_FIELDS = ("steps", "data.path", "data.processes", "log.report_cases", "log.keep_every_steps")
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the loop needs."""
+
+    config: ConfigDict
+    workdir: Path
+    store: Store
+    loader: Loader
+    nets: Players
+    optimisers: Players
+    phases: tuple[Phase, ...]
+    epoch_steps: int
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole schedule, or the cap if that is less."""
+        total = sum(phase.epochs for phase in self.phases) * self.epoch_steps
+        return min(total, self.config.steps or total)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that makes step ``step`` (from 0)."""
+        end = 0
+        for phase in self.phases:
+            end += phase.epochs * self.epoch_steps
+            if step < end:
+                return phase
+        return self.phases[-1]
+
+    def validates_after(self, step: int) -> bool:
+        """Whether ``step`` steps end in a validation: every so many epochs, and at the end."""
+        every = max(1, round(self.config.log.validate_epochs * self.epoch_steps))
+        return step % every == 0 or step == self.total_steps
+
+    def modality(self, domain: str) -> str:
+        """The name of a domain's modality."""
+        return self.store.description.modalities[DOMAINS.index(domain)]
+
+    def new_state(self, key: Array) -> TrainState:
+        """A fresh state: a pure function of ``key``."""
+        shape = self.store.description.shape
+        return state.init_state(key, self.nets, self.optimisers, self.config, shape)
+
+    def state_shapes(self) -> TrainState:
+        """The state as shapes, without making any array."""
+        return jax.eval_shape(self.new_state, jax.random.key(0))
+
+
+def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
+    """Networks, optimisers and loader for a config on a store."""
+    subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
+    augment = Augment(**config.augment.to_dict())
+    epoch_steps = subset.epoch_steps(config.batch)
+    return Run(
+        config=config,
+        workdir=Path(workdir),
+        store=store,
+        loader=Loader(store, subset, augment, config.batch, config.seed),
+        nets=state.make_networks(config, store.description.classes),
+        optimisers=state.make_optimisers(config, epoch_steps),
+        phases=state.make_phases(config),
+        epoch_steps=epoch_steps,
+    )
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config that a workdir was made with. Raises UserError where there is none."""
+    path = Path(workdir) / CONFIG
+    try:
+        return settings.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{workdir}: is no workdir (no {CONFIG}); train there first") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it or train anew") from None
+
+
+def claim_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Make the workdir and its config.json, or check that it belongs to this config."""
+    wanted = settings.to_json(config)
+    if (workdir / CONFIG).exists():
+        found = settings.flat(settings.to_json(read_config(workdir)))
+        differing = [
+            field
+            for field, value in settings.flat(wanted).items()
+            if field not in FREE_FIELDS and found.get(field) != value
+        ]
+        if differing:
+            raise UserError(
+                f"{workdir}: was made with another {', '.join(differing[:3])}; "
+                "give another --workdir, or that config"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, wanted)
+    except OSError as error:
+        raise UserError(
+            f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
+        ) from None
+
+
+def record_data(run: Run) -> None:
+    """data.json: what the run was trained on; a store that changed under the run is refused."""
+    store, subset, path = run.store, run.loader.subset, run.workdir / DATA
+    if path.exists() and json.loads(path.read_text())["sha256"] != store.sha256:
+        raise UserError(
+            f"{run.workdir}: began on other data than {store.root} now holds; "
+            "give another --workdir, or those data"
+        )
+
+    def ids(volumes: dict) -> dict[str, list[str]]:
+        return {run.modality(domain): [v.id for v in volumes[domain]] for domain in DOMAINS}
+
+    write_json(
+        path,
+        {
+            "description": store.description.to_json(),
+            "windows": {m: list(store.window(m)) for m in store.description.modalities},
+            "sha256": store.sha256,
+            "split_sha256": store.split_sha256,
+            "real": ids(subset.real),
+            "source": ids(subset.source),
+        },
+    )
+
+
+def write_json(path: Path, content) -> None:
+    """Atomically; NaN is refused, since JSON has none."""
+    partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    partial_path.write_text(text, encoding="utf-8")
+    os.replace(partial_path, path)
+
+
+def as_trees(current: TrainState) -> dict:
+    """What a checkpoint holds, by name: each player's networks, and what only training needs."""
+    trees = {name: tree for name, tree in current.params._asdict().items() if tree is not None}
+    opt = {name: tree for name, tree in current.opt._asdict().items() if tree is not None}
+    return trees | {"training": {"opt": opt, "pools": current.pools, "step": current.step}}
+
+
+def from_trees(trees: dict) -> TrainState:
+    """Inverse of `as_trees`."""
+    training = trees["training"]
+    return TrainState(
+        training["step"],
+        Players(*(trees.get(name) for name in Players._fields)),
+        Players(*(training["opt"].get(name) for name in Players._fields)),
+        training["pools"],
+    )
+
+
+def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    """The newest readable checkpoint, or a fresh state with the trees that `init` names."""
+    shapes = run.state_shapes()
+    found = checkpoints.restore_newest(**as_trees(shapes))
+    if found:
+        return from_trees(found[1]), found[0]
+    fresh = jax.jit(partial(run.new_state))(jax.random.key(run.config.seed))
+    taken = {
+        name: load_tree(Path(workdir), "best", name, getattr(shapes.params, name))
+        for name, workdir in run.config.init.items()
+        if workdir
+    }
+    return fresh._replace(params=fresh.params._replace(**taken)), 0
+
+
+def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
+    """One player's networks of a run's checkpoint, which must have the architecture of ``shapes``.
+
+    Args:
+      which: "best", "last" or a step.
+      name: "gen", "disc" or "seg".
+    Raises: UserError where there is no such checkpoint or it does not fit.
+    """
+    folder = workdir / CHECKPOINTS
+    if not folder.is_dir():
+        raise UserError(f"{workdir}: is no workdir with checkpoints; train there first")
+    with Checkpoints(folder) as checkpoints:
+        step = checkpoints.resolve(which)
+        try:
+            return checkpoints.restore(step, **{name: shapes})[name]
+        except (ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"{workdir}: its {name} networks do not fit this config ({reason}); "
+                "use its filters, depth and structures"
+            ) from None
+
+
+def load_params(run: Run, which: str) -> Players:
+    """All networks of a checkpoint of the run; None for those it has no use for."""
+    return Players(
+        *(
+            None if tree is None else load_tree(run.workdir, which, name, tree)
+            for name, tree in run.state_shapes().params._asdict().items()
+        )
+    )
