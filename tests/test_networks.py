@@ -1,0 +1,216 @@
+"""The architecture of the paper's section 4.1, and what each network can see."""
+
+from collections import Counter
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from tiny_runs import quick_jit, random_tree, tiny_config
+
+from configs import default
+from cyclesh import ops, state
+from cyclesh.networks import Conv, PatchDiscriminator, UNet
+
+CONV = partial(Conv, kernel_init=nn.initializers.ones, lowering="native")
+
+
+def shape_of(net, grid, batch=1):
+    volume = jax.ShapeDtypeStruct((batch, *grid, 1), jnp.float32)
+    return jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x)[0], volume).shape
+
+
+def tree_of(net, grid=(8, 8, 8)):
+    """The shapes of a network's parameters."""
+    volume = jax.ShapeDtypeStruct((1, *grid, 1), jnp.float32)
+    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x)["params"], volume)
+
+
+def fill(tree, value=None, seed=0):
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
+    return random_tree(zeros, seed) if value is None else jax.tree.map(lambda z: z + value, zeros)
+
+
+def equations(jaxpr):
+    """All equations of a program, those of inner programs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def program_of(net, grid=(8, 8, 8)):
+    tree = tree_of(net, grid)
+    volume = jax.ShapeDtypeStruct((1, *grid, 1), jnp.float32)
+    program = jax.make_jaxpr(lambda p, x: net.apply({"params": p}, x))(tree, volume)
+    return list(equations(program.jaxpr))
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The three modules at the paper's scale, with five structures and background."""
+    return state.make_networks(default.build("mmwhs", "joint"), classes=6)
+
+
+def test_the_papers_grid_is_kept(paper):
+    grid = (86, 112, 112)  # 86 is no multiple of 8
+    assert shape_of(paper.gen, grid) == (1, *grid, 1)
+    assert shape_of(paper.seg, grid, batch=2) == (2, *grid, 6)
+    assert shape_of(paper.disc, grid) == (1, 22, 28, 28, 1)
+    criticised = state.make_networks(default.build("mmwhs", "cyclegan"), classes=6).gen
+    assert shape_of(criticised, grid) == (1, *grid, 1)
+
+
+def test_two_convolutions_a_level_and_three_downsamplings(paper):
+    for net, channels, down in ((paper.gen, 1, True), (paper.seg, 6, False)):
+        f = 16
+        layers = {
+            **{f"encode{n}{ab}": f * 2**n for n in range(4) for ab in "ab"},
+            **{f"decode{n}{ab}": f * 2**n for n in range(3) for ab in "ab"},
+            **{f"up{n}": f * 2**n for n in range(3)},
+            **({f"down{n}": f * 2**n for n in (1, 2, 3)} if down else {}),
+        }
+        tree = tree_of(net, (8, 8, 8))
+        blocks = [name for name in tree if name != "out"]
+        kernels = {name: tree[name]["Conv_0"]["kernel"].shape for name in blocks}
+        assert {name: shape[-1] for name, shape in kernels.items()} == layers
+        assert {shape[:3] for shape in kernels.values()} == {(3, 3, 3)}
+        # The long skips: what comes up and what was kept, together.
+        assert [kernels[f"decode{n}a"][3] for n in range(3)] == [2 * f * 2**n for n in range(3)]
+        assert tree["out"]["kernel"].shape == (1, 1, 1, f, channels)
+
+
+def test_number_of_parameters_by_hand(paper):
+    # S of 16 filters: 27 in*out weights and `out` biases a 3x3x3 convolution.
+    pairs = [(1, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]
+    pairs += [(128, 64), (128, 64), (64, 64), (64, 32), (64, 32), (32, 32)]
+    pairs += [(32, 16), (32, 16), (16, 16)]
+    by_hand = sum(27 * i * o + o for i, o in pairs) + 16 * 6 + 6
+    assert state.count_parameters(tree_of(paper.seg)) == by_hand
+    # D: widths 32, 64, 128, 1; the two inner layers are normed and have no bias.
+    by_hand = 27 * (1 * 32 + 32 * 64 + 64 * 128 + 128) + 32 + 1
+    assert state.count_parameters(tree_of(paper.disc)) == by_hand
+
+
+def test_who_is_normalised(paper):
+    """G all over and without affine; D in its inner two layers; S nowhere."""
+    roots = {
+        name: Counter(e.primitive.name for e in program_of(net))["rsqrt"]
+        for name, net in paper._asdict().items()
+    }
+    assert roots == {"gen": 8 + 6 + 3 + 3, "disc": 2, "seg": 0}
+    leaves = {
+        name: {path[-1].key for path, _ in jax.tree.leaves_with_path(layer)}
+        for name, layer in tree_of(paper.gen).items()
+    }
+    assert leaves.pop("out") == {"kernel", "bias"}
+    assert all(names == {"kernel"} for names in leaves.values())
+
+
+def test_who_uses_transposed_convolutions(paper):
+    def enlarging(net):
+        convolutions = [e for e in program_of(net) if e.primitive.name == "conv_general_dilated"]
+        return [e for e in convolutions if max(e.params["lhs_dilation"]) > 1]
+
+    criticised = state.make_networks(default.build("mmwhs", "cyclegan"), classes=6).gen
+    assert not enlarging(paper.gen) and not enlarging(paper.seg)
+    assert len(enlarging(criticised)) == 2
+
+
+def test_odd_sizes_pad_the_far_faces_and_crop_them_again():
+    net = UNet(3, filters=2, conv=CONV, depth=2, pooling=True)
+    params = fill(tree_of(net), seed=1)
+    x = np.random.default_rng(0).normal(size=(2, 11, 13, 9, 1)).astype(np.float32)
+    padded = np.pad(x, [(0, 0), (0, 1), (0, 3), (0, 3), (0, 0)], mode="edge")
+    apply = quick_jit(lambda x: net.apply({"params": params}, x))
+    y = apply(x)
+    assert y.shape == (2, 11, 13, 9, 3) and y.dtype == jnp.float32
+    np.testing.assert_array_equal(y, apply(padded)[:, :11, :13, :9])
+    assert not np.array_equal(y[0], y[1]) and np.ptp(y) > 1e-3
+
+
+def test_generators_stay_within_the_intensities():
+    for method in ("gan", "cyclegan"):
+        net = state.make_networks(tiny_config(method), classes=3).gen
+        params = jax.tree.map(lambda leaf: 30 * leaf, fill(tree_of(net)))
+        x = np.random.default_rng(0).normal(size=(1, 5, 6, 7, 1)).astype(np.float32)
+        y = quick_jit(lambda x, net=net, params=params: net.apply({"params": params}, x))(x)
+        assert y.shape == x.shape
+        assert y.min() < -0.9 and y.max() > 0.9 and np.abs(y).max() <= 1
+
+
+def support(function, grid, output):
+    """Per axis (first, last) of the input voxels whose gradient at ``output`` is not zero, and
+    whether all voxels of that box have one."""
+    x = jnp.ones((1, *grid, 1))
+    gradient = quick_jit(jax.grad(lambda x: function(x)[0, *output].sum()))(x)[0, ..., 0]
+    seen = np.asarray(gradient) != 0
+    box = [(int(i.min()), int(i.max())) for i in np.nonzero(seen)]
+    return box, bool(seen[tuple(slice(a, b + 1) for a, b in box)].all())
+
+
+def test_the_discriminator_sees_23_voxels(paper, monkeypatch):
+    # InstanceNorm sees the whole volume. Without it, and with positive weights so that nothing
+    # cancels, what remains is the patch.
+    monkeypatch.setattr(ops, "instance_norm", lambda x, epsilon: x)
+    net = PatchDiscriminator((1, 1, 1, 1), paper.disc.strides, CONV)
+    params = fill(tree_of(net), 0.1)
+    grid, output = (28, 32, 36), (3, 4, 5)
+    box, full = support(lambda x: net.apply({"params": params}, x), grid, output)
+    assert full
+    assert box == [(4 * i - 11, 4 * i + 11) for i in output]
+
+
+def test_the_segmentor_sees_108_voxels(paper, monkeypatch):
+    # The gradient of a maximum goes to one voxel of eight; of a mean, to all that could win.
+    monkeypatch.setattr(ops, "max_pool", lambda x: nn.avg_pool(x, (2, 2, 2), (2, 2, 2)))
+    net = UNet(1, filters=1, conv=CONV, depth=paper.seg.depth, pooling=True)
+    params = fill(tree_of(net), 0.2)
+    # By hand along an axis, for output voxel 8k: two convolutions and that of the upsampling read
+    # 8k-3..8k+3, voxels 4k-2..4k+1 one level down; from there 4k-5..4k+4, then 2k-3..2k+2; then
+    # 2k-6..2k+5, and k-3..k+2 at the bottom, whose two convolutions read k-5..k+4. On the way back
+    # to the input each level doubles and its two convolutions add two: 2k-10..2k+9, 2k-12..2k+11;
+    # 4k-24..4k+23, 4k-26..4k+25; 8k-52..8k+51, 8k-54..8k+53.
+    box, full = support(lambda x: net.apply({"params": params}, x), (8, 8, 128), (3, 4, 64))
+    assert full
+    assert box == [(0, 7), (0, 7), (64 - 54, 64 + 53)]
+
+
+def test_bfloat16_is_of_convolutions_only():
+    config = tiny_config("joint")
+    config.compute.dtype = "bfloat16"
+    for net in state.make_networks(config, classes=3):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree_of(net))} == {jnp.dtype("float32")}
+        program = program_of(net)
+        used = {"conv_general_dilated": set(), "rsqrt": set(), "reduce_sum": set()}
+        for equation in program:
+            if equation.primitive.name in used:
+                used[equation.primitive.name].add(equation.invars[0].aval.dtype.name)
+        assert used["conv_general_dilated"] == {"bfloat16"}
+        assert used["rsqrt"] | used["reduce_sum"] <= {"float32"}
+        y = jax.eval_shape(
+            lambda p, x, net=net: net.apply({"params": p}, x),
+            tree_of(net),
+            jnp.zeros((1, 8, 8, 8, 1)),
+        )
+        assert y.dtype == jnp.float32
+
+
+def test_recomputing_changes_memory_and_nothing_else():
+    nets = [UNet(1, 2, CONV, depth=1, norm_epsilon=1e-5, remat=flag) for flag in (False, True)]
+    trees = [tree_of(net) for net in nets]
+    assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
+    params = fill(trees[0])
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, 4, 1)).astype(np.float32)
+    grads = [
+        quick_jit(jax.grad(lambda p, net=net: jnp.square(net.apply({"params": p}, x)).sum()))(
+            params
+        )
+        for net in nets
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *grads)
+    program = jax.make_jaxpr(lambda p: nets[1].apply({"params": p}, x))(params)
+    assert any(e.primitive.name in ("remat2", "checkpoint") for e in equations(program.jaxpr))

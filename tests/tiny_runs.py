@@ -1,0 +1,89 @@
+"""Networks, states and batches small enough to compile in seconds, for the tests of the step."""
+
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import default
+from cyclesh import state
+from cyclesh.domains import per_domain
+from cyclesh.state import Players, TrainState
+
+CLASSES = 3
+SHAPE = (8, 8, 8)
+
+# Half the compile time; the arithmetic of volumes this small is nothing.
+quick_jit = partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
+
+class Tiny(NamedTuple):
+    """A method's config, and what is built from it."""
+
+    config: ConfigDict
+    nets: Players
+    optimisers: Players
+    state: TrainState
+
+
+def tiny_config(method: str, argument: str = "tiny,filters=2") -> ConfigDict:
+    """One downsampling, two filters, the native lowering (half the program of the folded one)."""
+    config = default.build(argument, method)
+    config.data.shape = SHAPE
+    config.model.depth = config.model.residual_blocks = 1
+    config.compute.lowering = "native"
+    return config
+
+
+def build(config: ConfigDict, seed: int = 0) -> Tiny:
+    """The config's networks at random, without compiling their initialisation."""
+    nets = state.make_networks(config, CLASSES)
+    optimisers = state.make_optimisers(config, epoch_steps=4)
+    make = partial(
+        state.init_state, nets=nets, optimisers=optimisers, config=config, shape=config.data.shape
+    )
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return Tiny(config, nets, optimisers, zeros._replace(params=random_tree(zeros.params, seed)))
+
+
+@cache
+def initialised(method: str) -> Tiny:
+    """The method's tiny networks as `init_state` makes them."""
+    config = tiny_config(method)
+    nets = state.make_networks(config, CLASSES)
+    optimisers = state.make_optimisers(config, epoch_steps=4)
+    fresh = quick_jit(
+        lambda key: state.init_state(key, nets, optimisers, config, config.data.shape)
+    )(jax.random.key(7))
+    return Tiny(config, nets, optimisers, fresh)
+
+
+def random_tree(tree, seed: int):
+    """Normal values where the tree has arrays: kernels scaled as He does, small biases."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return (rng.normal(size=leaf.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+    return jax.tree.map(draw, tree)
+
+
+def random_volumes(seed: int, batch: int = 1, shape: tuple[int, int, int] = SHAPE) -> dict:
+    """{"A": (image, label), "B": ...}, as the loader makes them."""
+    rng = np.random.default_rng(seed)
+    return per_domain(
+        lambda _: (
+            rng.uniform(-1, 1, (batch, *shape, 1)).astype(np.float32),
+            rng.integers(0, CLASSES, (batch, *shape)).astype(np.uint8),
+        )
+    )
