@@ -6,6 +6,7 @@ v towards the outflow tracts, w from the apex to the base; w = 0 is the valve pl
 lengths are those of an adult heart; nothing here is measured on a patient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,31 +101,30 @@ def draw_subject(rng: np.random.Generator, side: float) -> Subject:
 def _shrunk_to_fit(heart: Heart) -> Heart:
     """The heart, made smaller if it outgrows the training crop: one in twenty does."""
     boxes = [layer.shape.bounds_mm() for layer in heart_layers(heart) if layer.tissue in STRUCTURES]
-    extent_mm = np.max([high for _, high in boxes], axis=0) - np.min(
-        [low for low, _ in boxes], axis=0
-    )
-    return replace(heart, size=heart.size * min(1.0, float((LARGEST_MM / extent_mm).min())))
+    lows, highs = zip(*boxes, strict=True)
+    room = LARGEST_MM / (np.max(highs, axis=0) - np.min(lows, axis=0))
+    return replace(heart, size=heart.size * min(1.0, float(room.min())))
 
 
 @dataclass(frozen=True)
 class _Frame:
     """The heart's frame in the world: places and axes of one subject's heart."""
 
-    build: Heart
+    heart: Heart
 
     @property
     def axes(self) -> Array:
-        return self.build.rotation @ HEART_AXES
+        return self.heart.rotation @ HEART_AXES
 
     def place(self, *uvw_mm: float) -> Array:
-        inside = (np.array(uvw_mm) - HEART_MIDDLE_MM) * self.build.size
-        return self.axes @ inside + self.build.shift_mm
+        inside = (np.array(uvw_mm) - HEART_MIDDLE_MM) * self.heart.size
+        return self.axes @ inside + self.heart.shift_mm
 
-    def ellipsoid(self, centre: tuple[float, float, float], semi: Array) -> Ellipsoid:
-        return Ellipsoid(self.place(*centre), np.asarray(semi) * self.build.size, self.axes)
+    def ellipsoid(self, centre: Sequence[float], semi: Array) -> Ellipsoid:
+        return Ellipsoid(self.place(*centre), np.asarray(semi) * self.heart.size, self.axes)
 
     def tube(self, path_mm: list[Array], radii: list[float]) -> Tube:
-        return Tube(np.array(path_mm), np.array(radii) * self.build.size)
+        return Tube(np.array(path_mm), np.array(radii) * self.heart.size)
 
     def basal(self, shape: Shape, w_mm: float) -> Cut:
         """The part of a shape on the atrial side of the plane w = w_mm."""
@@ -134,14 +134,14 @@ class _Frame:
         return Cut(shape, self.place(0, 0, w_mm), -self.axes[:, 2])
 
 
-def heart_layers(build: Heart) -> list[Layer]:
+def heart_layers(heart: Heart) -> list[Layer]:
     """The heart's coats: fat, thin walls and vessels first, the labelled regions over them."""
-    frame, phase, factors = _Frame(build), build.phase, build.chambers
+    frame, phase, factors = _Frame(heart), heart.phase, heart.chambers
     cavity = np.array([25.0, 25.0, 53.0]) * [1 - 0.24 * phase, 1 - 0.24 * phase, 1 - 0.12 * phase]
     cavity = cavity * factors["LV"]
-    apex = (0, 0, 22 - cavity[2])  # the valve plane stays, the apex moves
-    lv = frame.apical(frame.ellipsoid(apex, cavity), 0)
-    outer = frame.ellipsoid(tuple(np.array(apex) + build.septum_mm), cavity + build.wall_mm)
+    middle = np.array([0.0, 0.0, 22.0 - cavity[2]])  # the valve plane stays, the apex moves
+    lv = frame.apical(frame.ellipsoid(middle, cavity), 0)
+    outer = frame.ellipsoid(middle + heart.septum_mm, cavity + heart.wall_mm)
     myo = frame.apical(outer, 0)
     rv_semi = np.array([30.0, 36.0, 50.0]) * (1 - 0.10 * phase) * factors["RV"]
     rv_body = frame.apical(frame.ellipsoid((25, 2, 14 - rv_semi[2]), rv_semi), -3)
@@ -154,36 +154,35 @@ def heart_layers(build: Heart) -> list[Layer]:
     la = Union((la_body, appendage), blend_mm=6.0)
     ra_semi = np.array([25.0, 30.0, 27.0]) * (1 + 0.10 * phase) * factors["RA"]
     ra = frame.basal(frame.ellipsoid((41, -6, 0.85 * ra_semi[2]), ra_semi), 1)
-    vessels = _great_vessels(frame, valve)
-    wall = 2.2 * build.size
-    outside = [Layer("fat", shape, build.epicardial_mm) for shape in (rv, ra, la)]
-    outside += [Layer("fat", myo, 0.3 * build.epicardial_mm)]  # little on the free wall
+    wall = 2.2 * heart.size
+    outside = [Layer("fat", shape, heart.epicardial_mm) for shape in (rv, ra, la)]
+    outside += [Layer("fat", myo, 0.3 * heart.epicardial_mm)]  # little on the free wall
     outside += [Layer("wall", shape, wall) for shape in (rv, ra, la)]
-    outside += vessels
+    outside += _veins(frame)
     chambers = [Layer("RV", rv), Layer("RA", ra), Layer("LA", la)]
     chambers += [
         *_aorta_and_trunk(frame, valve),
         Layer("Myo", myo),
         Layer("LV", lv),
-        *_papillary(frame, cavity, apex),
+        *_papillary(frame, cavity, middle),
     ]
     return outside + chambers
 
 
-def _papillary(frame: _Frame, cavity: Array, apex: tuple[float, float, float]) -> list[Layer]:
+def _papillary(frame: _Frame, cavity: Array, middle: Array) -> list[Layer]:
     """Two muscles that stand on the wall and end half-way to the mitral valve."""
     layers = []
     for angle in (2.2, 4.3):
         u, v = 0.62 * cavity[0] * np.cos(angle), 0.62 * cavity[1] * np.sin(angle)
-        foot = frame.place(u, v, apex[2] - 0.55 * cavity[2])
-        head = frame.place(0.8 * u, 0.8 * v, apex[2] + 0.05 * cavity[2])
+        foot = frame.place(u, v, middle[2] - 0.55 * cavity[2])
+        head = frame.place(0.8 * u, 0.8 * v, middle[2] + 0.05 * cavity[2])
         layers.append(Layer("papillary", frame.tube([foot, head], [4.5, 3.0])))
     return layers
 
 
 def _aorta_and_trunk(frame: _Frame, valve: Array) -> list[Layer]:
     """The roots of the great arteries: blood as bright as a chamber's, yet no structure."""
-    up = frame.build.size * frame.build.rotation
+    up = frame.heart.size * frame.heart.rotation
     root = frame.place(9, 14, -2)
     ascending = frame.tube([root, root + up @ [8, 5, 24], root + up @ [13, 7, 60]], [13, 14, 13])
     fork = valve + up @ [-4, -26, 30]
@@ -200,9 +199,9 @@ def _aorta_and_trunk(frame: _Frame, valve: Array) -> list[Layer]:
     ]
 
 
-def _great_vessels(frame: _Frame, valve: Array) -> list[Layer]:
-    """Veins that end in the atria."""
-    up = frame.build.size * frame.build.rotation
+def _veins(frame: _Frame) -> list[Layer]:
+    """The veins that end in the atria: blood without a label."""
+    up = frame.heart.size * frame.heart.rotation
     left, right = frame.place(-16, -4, 28), frame.place(16, 0, 38)
     atrium = frame.place(42, 0, 30)
     paths = [

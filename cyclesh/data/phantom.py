@@ -10,20 +10,18 @@ import functools
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
-from tqdm import tqdm
 
 from cyclesh.data.anatomy import LABELS, STRUCTURES, draw_subject
 from cyclesh.data.appearance import RENDERERS, label_map, rasterise
 from cyclesh.data.shapes import rotation_matrix
+from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
 Array = np.ndarray
@@ -90,7 +88,8 @@ def write_phantom(
     try:
         for name in ("ct_train", "mr_train", "paired"):
             (partial / name).mkdir(parents=True)
-        _run(functools.partial(_write_case, spec, partial), jobs, processes, progress)
+        write = functools.partial(_write_case, spec, partial)
+        in_parallel(write, jobs, title="phantom", processes=processes, progress=progress)
         (partial / "dataset.json").write_text(json.dumps(dataset_json(spec), indent=1) + "\n")
         record = {"key": phantom_key(spec), "spec": asdict(spec)}
         (partial / "phantom.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -179,22 +178,6 @@ def dataset_json(spec: PhantomSpec) -> dict:
     }
 
 
-def _run(write, jobs: list[Job], processes: int | None, progress: bool) -> None:
-    processes = min(processes or os.cpu_count() or 1, len(jobs))
-    bar = tqdm(total=len(jobs), desc="phantom", unit="volume", disable=not progress)
-    with bar:
-        if processes == 1:
-            for job in jobs:
-                write(job)
-                bar.update()
-            return
-        # spawn: the caller may hold threads (jax) that do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            for _ in pool.map(write, jobs, chunksize=1):
-                bar.update()
-
-
 def _write_case(spec: PhantomSpec, folder: Path, job: Job) -> None:
     image, labels, affine = render_case(spec, job)
     stem = folder / job.folder / job.case
@@ -223,9 +206,8 @@ def render_case(spec: PhantomSpec, job: Job) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng([*key, APPEARANCE, modality])
     noise = spec.noise_ct if job.modality == "ct" else spec.noise_mr
     image = RENDERERS[job.modality](coats, points, noise, rng)
-    origin = np.eye(4)  # the scanner's isocentre is not the heart
-    origin[:3, 3] = grid_rng.uniform(-60, 60, 3)
-    return np.rint(image).astype(np.int16), label_map(coats, shape), origin @ affine
+    affine[:3, 3] += grid_rng.uniform(-60, 60, 3)  # a scanner's origin is not the heart
+    return np.rint(image).astype(np.int16), label_map(coats, shape), affine
 
 
 def draw_grid(
