@@ -151,6 +151,7 @@ PRESETS = {
         "schedule.constant_epochs": 5,
         "schedule.decay_epochs": 5,
         "log.row_steps": 1,
+        "log.keep_every_steps": 4,
         "judge.epochs": 10,
         "judge.rate": 2e-3,
     },

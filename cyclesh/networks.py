@@ -87,9 +87,7 @@ class UNet(nn.Module):
         size = volume.shape[1:4]
         x = ops.pad_to_multiple(volume, 2**self.depth)
         make = nn.remat(Block) if self.remat else Block
-        block = partial(
-            make, conv=self.conv, activation=nn.relu, norm_epsilon=self.norm_epsilon
-        )
+        block = partial(make, conv=self.conv, activation=nn.relu, norm_epsilon=self.norm_epsilon)
         widths = [self.filters * 2**level for level in range(self.depth + 1)]
         skips = []
         for level, width in enumerate(widths):

@@ -45,6 +45,18 @@ def translate(gen: Callable, params: dict, images: dict) -> Translation:
     return Translation(fake, rec)
 
 
+def apply_together(net: Callable, params, batches: list[Array]) -> list[Array]:
+    """[net(params, x) for x in batches] in one pass: no network mixes the volumes of a batch.
+
+    A third of the program to compile, and larger operations. Stacked behind the batch axis, so
+    that a batch sharded over devices stays where it is.
+    """
+    stacked = jnp.stack(batches, axis=1)
+    out = net(params, stacked.reshape(-1, *stacked.shape[2:]))
+    out = out.reshape(*stacked.shape[:2], *out.shape[1:])
+    return [out[:, i] for i in range(len(batches))]
+
+
 def generator_loss(
     gen_params, disc_params, seg_params, apply: Players, source: dict, weights: Weights, gamma
 ) -> tuple[Array, tuple[Translation, dict]]:
@@ -77,13 +89,12 @@ def generator_loss(
 
 def discriminator_loss(disc_params, apply: Players, real: dict, fake: dict) -> tuple[Array, dict]:
     """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains."""
+    scores = per_domain(
+        lambda d: apply_together(apply.disc, disc_params[d], [real[d].image, fake[d]])
+    )
     terms = {
-        "real": sum(
-            losses.least_squares(apply.disc(disc_params[d], real[d].image), 1.0) for d in DOMAINS
-        ),
-        "fake": sum(
-            losses.least_squares(apply.disc(disc_params[d], fake[d]), 0.0) for d in DOMAINS
-        ),
+        "real": sum(losses.least_squares(scores[d][0], 1.0) for d in DOMAINS),
+        "fake": sum(losses.least_squares(scores[d][1], 0.0) for d in DOMAINS),
     }
     return terms["real"] + terms["fake"], terms
 
@@ -96,16 +107,13 @@ def segmentor_loss(
     if made is not None:
         images |= made._asdict()
     labels = {"real": real, "fake": source, "rec": source}
-    terms = {}
-    for kind, weight in reads.items():
-        if weight:
-            carried = per_domain(lambda d, kind=kind: labels[kind][d].label)
-            terms[kind] = sum(
-                losses.cross_entropy(
-                    apply.seg(seg_params[d], images[kind][d]), labels_of(kind, d, carried)
-                )
-                for d in DOMAINS
-            )
+    kinds = [kind for kind, weight in reads.items() if weight]
+    terms = dict.fromkeys(kinds, 0.0)
+    for d in DOMAINS:
+        logits = apply_together(apply.seg, seg_params[d], [images[kind][d] for kind in kinds])
+        for kind, volume_logits in zip(kinds, logits, strict=True):
+            carried = per_domain(lambda domain, kind=kind: labels[kind][domain].label)
+            terms[kind] += losses.cross_entropy(volume_logits, labels_of(kind, d, carried))
     return sum(reads[kind] * term for kind, term in terms.items()), terms
 
 

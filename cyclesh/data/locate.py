@@ -65,9 +65,7 @@ def _prepared(raw: Path, config, progress: bool) -> Store:
     data = config.data
     description = _description(raw, data)
     files = sorted(path for path in raw.rglob("*") if path.is_file())
-    listing = [
-        (str(p.relative_to(raw)), p.stat().st_size, p.stat().st_mtime_ns) for p in files
-    ]
+    listing = [(str(p.relative_to(raw)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     key = key_of([listing, description.to_json(), list(data.fractions), data.split_seed])
     folder = cache_folder("stores", key)
     with locked(folder):
