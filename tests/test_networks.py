@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from tiny_runs import quick_jit, random_tree, tiny_config
+from tiny_runs import quick_jit, random_tree, tiny_config, tree_of
 
 from configs import default
 from cyclesh import ops, state
@@ -21,12 +21,6 @@ CONV = partial(Conv, kernel_init=nn.initializers.ones, lowering="native")
 def shape_of(net, grid, batch=1):
     volume = jax.ShapeDtypeStruct((batch, *grid, 1), jnp.float32)
     return jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x)[0], volume).shape
-
-
-def tree_of(net, grid=(8, 8, 8)):
-    """The shapes of a network's parameters."""
-    volume = jax.ShapeDtypeStruct((1, *grid, 1), jnp.float32)
-    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x)["params"], volume)
 
 
 def fill(tree, value=None, seed=0):
@@ -42,10 +36,9 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
-def program_of(net, grid=(8, 8, 8)):
-    tree = tree_of(net, grid)
-    volume = jax.ShapeDtypeStruct((1, *grid, 1), jnp.float32)
-    program = jax.make_jaxpr(lambda p, x: net.apply({"params": p}, x))(tree, volume)
+def program_of(net):
+    volume = jax.ShapeDtypeStruct((1, 8, 8, 8, 1), jnp.float32)
+    program = jax.make_jaxpr(lambda p, x: net.apply({"params": p}, x))(tree_of(net), volume)
     return list(equations(program.jaxpr))
 
 
@@ -73,7 +66,7 @@ def test_two_convolutions_a_level_and_three_downsamplings(paper):
             **{f"up{n}": f * 2**n for n in range(3)},
             **({f"down{n}": f * 2**n for n in (1, 2, 3)} if down else {}),
         }
-        tree = tree_of(net, (8, 8, 8))
+        tree = tree_of(net)
         blocks = [name for name in tree if name != "out"]
         kernels = {name: tree[name]["Conv_0"]["kernel"].shape for name in blocks}
         assert {name: shape[-1] for name, shape in kernels.items()} == layers
