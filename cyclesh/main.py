@@ -17,12 +17,29 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:PRESET][,key=value...]")
 flags.DEFINE_string("mode", "train", "what to do; see the README")
 flags.DEFINE_string("workdir", "", "the run's folder; default runs/NAME or runs/NAME-PRESET")
-flags.DEFINE_string("input", "", "verify, prepare: a raw folder")
-flags.DEFINE_string("output", "", "prepare: the store to make")
+flags.DEFINE_string(
+    "input", "", "verify, prepare: a raw folder; translate, segment: a scan or a folder of scans"
+)
+flags.DEFINE_string(
+    "output", "", "prepare: the store; translate, segment: a .nii.gz or, for a folder, a folder"
+)
 flags.DEFINE_string("split", "test", "evaluate: which split to score")
-flags.DEFINE_string("checkpoint", "best", "evaluate: best, last or a step")
+flags.DEFINE_string("checkpoint", "best", "evaluate, translate, segment: best, last or a step")
 flags.DEFINE_string("shard", "0/1", "prepare: this job's share i/n of the volumes")
 flags.DEFINE_integer("fold", 0, "prepare: which of the repeated splits to draw")
+flags.DEFINE_string("to", "", "translate: the modality to make, e.g. mr")
+flags.DEFINE_string("modality", "", "segment: the scans' modality, e.g. ct")
+flags.DEFINE_enum("grid", "input", ("input", "network"), "translate, segment: the result's grid")
+flags.DEFINE_enum(
+    "extent", "crop", ("crop", "whole"), "translate, segment: about the structures, or all"
+)
+flags.DEFINE_string("center", "", "translate, segment: x,y,z in mm (RAS+) of the crop, else found")
+flags.DEFINE_bool("overwrite", False, "translate, segment: make results anew that exist")
+flags.DEFINE_bool("probabilities", False, "segment: write each class's probability, too")
+flags.DEFINE_bool("overlay", False, "translate, segment: write a picture of each result, too")
+flags.DEFINE_integer(
+    "pass_voxels", 0, "translate, segment: largest volume in one pass; 0: as memory allows", 0
+)
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -70,12 +87,52 @@ def prepare() -> int:
     return 0
 
 
-MODES = {"train": train, "evaluate": evaluate, "verify": verify, "prepare": prepare}
+def infer() -> int:
+    """Both translate and segment."""
+    from cyclesh import infer as inference
+    from cyclesh.outputs import Task
+
+    if not FLAGS.workdir and FLAGS.config is None:
+        raise UserError(f"--mode={FLAGS.mode}: give --workdir=FOLDER of a trained run")
+    if FLAGS.mode == "segment" and FLAGS.to:
+        raise UserError(f"--to={FLAGS.to}: goes with --mode=translate")
+    need("to" if FLAGS.mode == "translate" else "modality", "MODALITY")
+    task = Task(
+        FLAGS.modality,
+        FLAGS.to,
+        FLAGS.grid,
+        FLAGS.extent,
+        inference.parse_center(FLAGS.center),
+        FLAGS.probabilities,
+        FLAGS.overlay,
+    )
+    tally = inference.run(
+        workdir(),
+        task,
+        need("input"),
+        need("output"),
+        checkpoint=FLAGS.checkpoint,
+        pass_voxels=FLAGS.pass_voxels,
+        overwrite=FLAGS.overwrite,
+        quiet=FLAGS.quiet,
+    )
+    print(f"{FLAGS.output}: {tally}")
+    return 2 if tally.failed else 0
 
 
-def need(flag: str) -> str:
+MODES = {
+    "train": train,
+    "evaluate": evaluate,
+    "verify": verify,
+    "prepare": prepare,
+    "translate": infer,
+    "segment": infer,
+}
+
+
+def need(flag: str, what: str = "PATH") -> str:
     if not FLAGS[flag].value:
-        raise UserError(f"--mode={FLAGS.mode}: needs --{flag}=PATH")
+        raise UserError(f"--mode={FLAGS.mode}: needs --{flag}={what}")
     return FLAGS[flag].value
 
 

@@ -1,0 +1,152 @@
+"""MetaImage, NRRD and DICOM, read by SimpleITK.
+
+ITK's world is LPS+ millimetres; ours, as NIfTI's, is RAS+: x and y change their sign.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from cyclesh.data.geometry import Grid
+from cyclesh.data.raw import NotOneVolume, Scan, Unreadable, file_sha256
+from cyclesh.errors import UserError
+
+DICOM_MAGIC = (128, b"DICM")  # offset and content
+POSITION = "0020|0032"
+UNEVEN = 0.1  # of the slice distance: how far a slice may lie from its place
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_volume(path: Path) -> Scan:
+    """One file that holds a volume. Raises Unreadable or NotOneVolume."""
+    with _blame(path):
+        image = sitk.ReadImage(str(path))
+    _require_volume(image, path)
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    return _scan(image, _affine(image), file_sha256(path))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do, or is at least named so."""
+    offset, magic = DICOM_MAGIC
+    if path.suffix.casefold() == ".dcm":
+        return True
+    with open(path, "rb") as file:
+        return file.read(offset + len(magic))[offset:] == magic
+
+
+def read_series(folder: Path) -> Scan:
+    """A folder with the slices of one DICOM series (rescaling applied, as GDCM does).
+
+    Raises Unreadable when the slices are damaged, several series, or not evenly spaced.
+    """
+    with _blame(folder):
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        files = [
+            sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name) for name in series
+        ]
+    if len(series) != 1:
+        found = f"{len(series)} DICOM series" if series else "no readable DICOM slice"
+        raise Unreadable(f"{folder}: holds {found}; give each series a folder of its own")
+    strays = {path for path in folder.iterdir() if path.is_file() and is_dicom(path)}
+    strays -= {Path(name) for name in files[0]}
+    if strays:
+        raise Unreadable(f"{min(strays)}: cannot be read as a DICOM slice; remove or mend it")
+    if len(files[0]) == 1:
+        return read_volume(Path(files[0][0]))
+    with _blame(folder):
+        image = sitk.ReadImage(files[0])
+        positions = np.array([_position(name) for name in files[0]])
+    _require_volume(image, folder)
+    content = hashlib.sha256()
+    for name in files[0]:
+        content.update(bytes.fromhex(file_sha256(name)))
+    return _scan(image, _series_affine(image, positions, folder), content.hexdigest())
+
+
+def _position(path: str) -> list[float]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    reader.ReadImageInformation()
+    if not reader.HasMetaDataKey(POSITION):
+        raise UserError(f"{path}: a DICOM slice without position (0020,0032)")
+    return [float(number) for number in reader.GetMetaData(POSITION).split("\\")]
+
+
+def _series_affine(image: sitk.Image, positions: np.ndarray, folder: Path) -> np.ndarray:
+    """The affine with the slices where their own headers put them (a tilted gantry included)."""
+    count = len(positions)
+    step = (positions[-1] - positions[0]) / (count - 1)
+    apart = np.linalg.norm(positions - (positions[0] + np.outer(np.arange(count), step)), axis=1)
+    if not np.linalg.norm(step) or apart.max() > UNEVEN * np.linalg.norm(step):
+        raise Unreadable(
+            f"{folder}: its {count} DICOM slices are not evenly spaced (missing slices, or several "
+            "acquisitions); separate or complete them"
+        )
+    affine = _affine(image)
+    affine[:3, 2] = LPS_TO_RAS[:3, :3] @ step
+    affine[:3, 3] = LPS_TO_RAS[:3, :3] @ positions[0]
+    return affine
+
+
+def _affine(image: sitk.Image) -> np.ndarray:
+    """Voxel indices (x, y, z, 1) -> RAS+ mm."""
+    affine = np.eye(4)
+    direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:3, :3]
+    affine[:3, :3] = direction * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return LPS_TO_RAS @ affine
+
+
+def _require_volume(image: sitk.Image, path: Path) -> None:
+    size, components = image.GetSize(), image.GetNumberOfComponentsPerPixel()
+    if components > 1 or "complex" in image.GetPixelIDTypeAsString():
+        kind = image.GetPixelIDTypeAsString()
+        raise Unreadable(f"{path}: has voxels of {components} numbers ({kind}); need scalars")
+    if len(size) < 3 or len(size) > 4 or set(size[3:]) - {1}:
+        raise NotOneVolume(f"{path}: must be one 3D volume, not {'x'.join(map(str, size))}")
+
+
+def _scan(image: sitk.Image, affine: np.ndarray, sha256: str) -> Scan:
+    values = sitk.GetArrayFromImage(image).astype(np.float32)
+    return Scan(values, Grid(values.shape, affine), image.GetPixelIDTypeAsString(), sha256)
+
+
+@contextmanager
+def _blame(path: Path) -> Iterator[None]:
+    """What SimpleITK raises becomes an Unreadable that names the file."""
+    try:
+        with _silence():
+            yield
+    except RuntimeError as error:
+        reason = _reason(str(error).splitlines())
+        raise Unreadable(f"{path}: is damaged, cut off or unknown ({reason})") from None
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The line of an ITK message that says most, without addresses and source files."""
+    telling = [line.partition("): ")[2] or line for line in lines if "ITK ERROR" in line]
+    return " ".join((telling or lines or ["no reason given"])[-1].split())[:200]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """ITK's libraries print their troubles straight to the process's stderr; ours is one line."""
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,96 @@
+"""Scans that a trained model is put to: which files and folders are one, and reading them.
+
+Understood are NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), one DICOM file
+that holds a volume (.dcm), and a folder with the slices of one DICOM series.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from cyclesh.data.itk import is_dicom, read_series, read_volume
+from cyclesh.data.nifti import Header
+from cyclesh.data.raw import Scan, read_header, read_image
+from cyclesh.data.verify import PLAUSIBLE_SPACING_MM
+from cyclesh.errors import UserError
+
+NIFTI = (".nii.gz", ".nii")
+FORMATS = (*NIFTI, ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm")
+SMALLEST_AXIS = 8  # voxels
+
+
+def suffix_of(path: Path) -> str:
+    """The one of FORMATS that a name ends in, in any case; "" for none."""
+    return next((s for s in FORMATS if path.name.casefold().endswith(s)), "")
+
+
+def name_of(path: Path) -> str:
+    """The scan's name: of the file without its format, or of the series' folder."""
+    return path.name[: len(path.name) - len(suffix_of(path))] if path.is_file() else path.name
+
+
+def is_series(path: Path) -> bool:
+    """Whether a folder holds DICOM slices itself."""
+    return path.is_dir() and any(p.is_file() and is_dicom(p) for p in sorted(path.iterdir()))
+
+
+def find_scans(folder: Path, meant: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
+    """The scans of a folder, sorted: its files of known formats, its folders of DICOM slices.
+
+    meant: takes a scan's name and says whether it is one of those to use.
+    Returns those and the others. Raises UserError when there is none, or two have one name.
+    """
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found = [path for path in entries if (suffix_of(path) and path.is_file()) or is_series(path)]
+    used = [path for path in found if meant(name_of(path))]
+    others = [path for path in found if path not in used]
+    if not used:
+        left = f" ({len(others)} left out by their names)" if others else ""
+        raise UserError(f"{folder}: holds no scan{left}; understood are {', '.join(FORMATS)}")
+    first: dict[str, Path] = {}
+    for path in used:
+        twin = first.setdefault(name_of(path), path)
+        if twin != path:
+            raise UserError(f"{path}: would be written under the name of {twin.name}; rename one")
+    return used, others
+
+
+def read_scan(path: Path) -> tuple[Scan, Header | None]:
+    """A scan, intensities in its own units, and its header where it is a NIfTI.
+
+    Raises UserError, naming the file, for what no network can work on: damaged or not a scalar
+    volume, NaN or Inf, constant, fewer than 8 voxels along an axis, absurd spacing.
+    """
+    header = None
+    if is_series(path):
+        scan = read_series(path)
+    elif suffix_of(path) in NIFTI:
+        # nibabel logs what it mends in a header; what it cannot mend raises.
+        nib.imageglobals.logger.setLevel(logging.CRITICAL)
+        scan, header = read_image(path), read_header(path).header
+    elif suffix_of(path) and path.is_file():
+        scan = read_volume(path)
+    elif path.exists():
+        raise UserError(f"{path}: is no scan; understood are {', '.join(FORMATS)} and DICOM series")
+    else:
+        raise UserError(f"{path}: no such file or folder")
+    _require_sound(scan, path)
+    return scan, header
+
+
+def _require_sound(scan: Scan, path: Path) -> None:
+    size = "x".join(map(str, scan.grid.shape))
+    if min(scan.grid.shape) < SMALLEST_AXIS:
+        raise UserError(f"{path}: is {size} voxels (z, y, x); needs {SMALLEST_AXIS} on each axis")
+    low, high = PLAUSIBLE_SPACING_MM
+    if not all(low <= mm <= high for mm in scan.grid.spacing_mm):
+        spacing = "x".join(f"{mm:.4g}" for mm in scan.grid.spacing_mm)
+        raise UserError(f"{path}: voxels of {spacing} mm are not plausible; mend the header")
+    finite = np.isfinite(scan.values).sum()
+    if finite < scan.values.size:
+        raise UserError(f"{path}: {scan.values.size - finite} voxels are NaN or infinite")
+    if scan.values.min() == scan.values.max():
+        raise UserError(f"{path}: every voxel is {scan.values.flat[0]:g}")

@@ -1,0 +1,170 @@
+"""A trained model put to new scans, one or a folder of them; what is written is in `outputs`."""
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cyclesh import outputs, region
+from cyclesh.cache import cache_folder
+from cyclesh.data import scans
+from cyclesh.data.nifti import publish
+from cyclesh.deployed import Deployed, load
+from cyclesh.errors import UserError
+from cyclesh.outputs import Source, Task
+from cyclesh.runtime.devices import use_compilation_cache
+
+RESULT = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan and the file to be made of it."""
+
+    scan: Path
+    target: Path
+
+
+@dataclass
+class Tally:
+    """What became of the scans."""
+
+    done: int = 0
+    skipped: int = 0  # their results were there already
+    failed: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        """One line, with the names of those that failed."""
+        names = ", ".join(path.name for path in self.failed)
+        failed = f", {len(self.failed)} failed: {names}" if names else ""
+        exist = f", {self.skipped} exist already (--overwrite)" if self.skipped else ""
+        return f"{self.done} done{exist}{failed}"
+
+
+def parse_center(text: str) -> tuple[float, float, float] | None:
+    """ "x,y,z" in millimetres; None for an empty text."""
+    try:
+        numbers = tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        numbers = ()
+    if numbers is not None and (len(numbers) != 3 or not np.isfinite(numbers).all()):
+        raise UserError(f"--center={text}: give x,y,z in mm (RAS+), as in 12.5,-40,1180")
+    return numbers
+
+
+def run(
+    workdir: Path | str,
+    task: Task,
+    source: Path | str,
+    target: Path | str,
+    *,
+    checkpoint: str = "best",
+    pass_voxels: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Tally:
+    """Translates or segments one scan into the file `target`, or those of a folder into a folder.
+
+    A file, or a folder that holds the slices of one DICOM series, is one scan. Within a folder, a
+    scan that cannot be used is reported and does not stop the others.
+
+    Args:
+      checkpoint: best, last or a step.
+      pass_voxels: the largest volume, in voxels of the networks' grid, that goes through a network
+        in one pass; larger ones go in tiles. 0: what half of the free memory holds.
+    Raises UserError for a wrong task, model or place, and for a single scan that cannot be used.
+    """
+    source, target = Path(source), Path(target)
+    model = load(workdir, checkpoint, pass_voxels)
+    task = completed(task, model)
+    single = source.is_file() or scans.is_series(source)
+    jobs = [_job(source, target)] if single else _jobs(source, target, model, task, quiet)
+    use_compilation_cache(cache_folder("compiled"))
+    tally, begin = Tally(), time.monotonic()
+    for number, job in enumerate(jobs, start=1):
+        if job.target.exists() and not overwrite:
+            tally.skipped += 1
+            continue
+        try:
+            line = _one(model, task, job)
+            tally.done += 1
+        except UserError as error:
+            if single:
+                raise
+            line, tally.failed = str(error), (*tally.failed, job.scan)
+        if line and (not quiet or job.scan in tally.failed):
+            left_s = (time.monotonic() - begin) / number * (len(jobs) - number)
+            _say(line if single else f"[{number}/{len(jobs)}, {left_s:.0f} s left] {line}")
+    return tally
+
+
+def completed(task: Task, model: Deployed) -> Task:
+    """The task with its scans' modality in it. Raises UserError when the model cannot do it."""
+    known = model.description.modalities
+    for flag, name in (("--to", task.to), ("--modality", task.modality)):
+        if name and name not in known:
+            raise UserError(f"{flag}={name}: {model.name} knows {' and '.join(known)}")
+    player, kind = ("gen", "generators") if task.to else ("seg", "segmentors")
+    if not model.has(player):
+        raise UserError(f"{model.name}: is a {model.config.method} run and has no {kind}")
+    modality = model.other_modality(task.to) if task.to else task.modality
+    if task.modality not in ("", modality):
+        raise UserError(f"--modality={task.modality}: what becomes {task.to} here is {modality}")
+    if task.to and task.probabilities:
+        raise UserError("--probabilities: a translation has none; they go with --mode=segment")
+    return replace(task, modality=modality)
+
+
+def _one(model: Deployed, task: Task, job: Job) -> str:
+    """Reads, computes and writes one scan; a line about it."""
+    source = Source(job.scan, *scans.read_scan(job.scan))
+    seen = region.look(
+        model,
+        source.scan,
+        job.scan,
+        task.modality,
+        extent=task.extent,
+        centre_mm=task.centre_mm,
+        warn=lambda text: _say(f"warning: {text}"),
+    )
+    make = outputs.translated if task.to else outputs.segmented
+    files, line = make(model, task, source, seen, job.target)
+    publish(files)
+    return f"{job.target}: {line}"
+
+
+def _job(scan: Path, target: Path) -> Job:
+    """Raises UserError when the result cannot have this name."""
+    if not target.name.endswith(RESULT):
+        raise UserError(f"--output={target}: name a file that ends in {RESULT}")
+    if target.is_dir():
+        raise UserError(f"--output={target}: is a folder; for one scan name a {RESULT} file")
+    if target.exists() and target.samefile(scan):
+        raise UserError(f"--output={target}: is the input; name another file")
+    return Job(scan, target)
+
+
+def _jobs(source: Path, target: Path, model: Deployed, task: Task, quiet: bool) -> list[Job]:
+    """The scans of a folder, without labels and scans of the other modality (by their names)."""
+    if not source.is_dir():
+        raise UserError(f"--input={source}: no such file or folder")
+    if target.is_file():
+        raise UserError(f"--output={target}: is a file; for a folder of scans name a folder")
+    if target.resolve() == source.resolve():
+        raise UserError(f"--output={target}: is the input; name another folder")
+    other = f"{model.other_modality(task.modality)}_".casefold()
+
+    def meant(name: str) -> bool:
+        return not name.endswith("_label") and not name.casefold().startswith(other)
+
+    found, left_out = scans.find_scans(source, meant)
+    if left_out and not quiet:
+        names = ", ".join(path.name for path in left_out[:3]) + (" ..." if left_out[3:] else "")
+        _say(f"{source}: leaves out {len(left_out)} labels or scans of another modality: {names}")
+    return [Job(path, target / f"{scans.name_of(path)}{RESULT}") for path in found]
+
+
+def _say(text: str) -> None:
+    print(f"cyclesh: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,211 @@
+"""One scan through the networks and back: what the files beside it hold.
+
+NAME.nii.gz is the result on the scan's own grid or on the networks'. NAME.json says where the
+networks looked, what they used, and how far to trust the result. For the extent "crop" there is
+NAME_mask.nii.gz, 1 where the result was computed; elsewhere labels are 0 and intensities the low
+end of the window that they are restored to (the sidecar's "fill").
+On request NAME_probabilities.nii.gz (a channel a class, background first) and NAME.png.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cyclesh import __version__
+from cyclesh.data.geometry import Grid, inside, resample_image
+from cyclesh.data.nifti import Header, nifti_bytes
+from cyclesh.data.raw import Scan
+from cyclesh.data.store import restore
+from cyclesh.deployed import Deployed
+from cyclesh.region import Region
+from cyclesh.scoring.dice import dice
+from cyclesh.scoring.overlay import View, overlay_png
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of every scan: `to` translates to a modality, else it is segmented.
+
+    One of the first two is enough: what becomes the one modality is of the other.
+    """
+
+    modality: str = ""  # of the scans
+    to: str = ""
+    grid: str = "input"  # of the result: the scan's own, or the "network"'s
+    extent: str = "crop"  # about the structures, or the "whole" scan
+    centre_mm: tuple[float, float, float] | None = None  # of the crop, RAS+ (x, y, z); None: found
+    probabilities: bool = False  # of a segmentation
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan as it was read."""
+
+    path: Path
+    scan: Scan
+    header: Header | None  # of a NIfTI
+
+
+@dataclass(frozen=True)
+class Place:
+    """The grid of a result, and what is known of it."""
+
+    grid: Grid
+    header: Header | None
+    computed: np.ndarray  # bool (z, y, x): where there is a result
+
+
+def place_result(task: Task, source: Source, seen: Region) -> Place:
+    """Where the result goes."""
+    if task.grid == "input":
+        return Place(source.scan.grid, source.header, inside(seen.grid, source.scan.grid))
+    return Place(seen.grid, None, inside(source.scan.grid, seen.grid))
+
+
+def translated(model: Deployed, task: Task, source: Source, seen: Region, target: Path):
+    """Files of a translation, the volume last, and one line about it."""
+    fake = model.translate(task.to, seen.image)
+    place, window = place_result(task, source, seen), model.windows[task.to]
+    values = restore(fake, window)
+    values = values if task.grid == "network" else resample_image(values, seen.grid, place.grid, 0)
+    values = np.where(place.computed, values, np.float32(window[0]))
+    classes = fake_classes = agreement = None
+    if model.has("seg"):
+        classes = _classes(model.segment(task.modality, seen.image))
+        fake_classes = _classes(model.segment(task.to, fake))
+        agreement = agreement_of(classes, fake_classes, model.description.names)
+    views = [
+        View(f"{task.modality}, as read", seen.image, classes),
+        View(f"synthetic {task.to}", fake, fake_classes),
+    ]
+    sidecar = _sidecar(model, task, source, seen) | {
+        "window_of_result": list(window),
+        "fill": window[0],
+        "agreement": agreement,
+    }
+    share = "not known" if agreement is None else f"{agreement['share']:.2f}"
+    files = _files(model, task, seen, place, views, sidecar, target)
+    return files | {target: nifti_bytes(values, place.grid, place.header)}, f"agreement {share}"
+
+
+def segmented(model: Deployed, task: Task, source: Source, seen: Region, target: Path):
+    """Files of a segmentation, the labels last, and one line about it."""
+    probabilities = model.segment(task.modality, seen.image)
+    place, description = place_result(task, source, seen), model.description
+    kept = []
+    classes = np.zeros(place.grid.shape, np.uint8)
+    best = np.full(place.grid.shape, -1, np.float32)
+    for index, share in enumerate(_on_grid(probabilities, task, seen, place)):
+        classes[share > best] = index
+        np.maximum(best, share, out=best)
+        if task.probabilities:
+            kept.append(share)
+    ml = float(abs(np.linalg.det(place.grid.affine[:3, :3]))) / 1000
+    counts = np.bincount(classes.ravel(), minlength=description.classes)[1:].tolist()
+    volumes = {n: round(c * ml, 3) for n, c in zip(description.names, counts, strict=True)}
+    views = [View(task.modality, seen.image, _classes(probabilities))]
+    sidecar = _sidecar(model, task, source, seen) | {
+        "labels": dict(description.structures),
+        "fill": 0,
+        "volume_ml": volumes,
+    }
+    files = _files(model, task, seen, place, views, sidecar, target)
+    if task.probabilities:
+        stacked = np.stack(kept)
+        files[_beside(target, "_probabilities.nii.gz")] = nifti_bytes(
+            stacked, place.grid, place.header
+        )
+    labels = label_values(classes, description.structures)
+    line = ", ".join(f"{name} {volume:.1f} ml" for name, volume in volumes.items())
+    return files | {target: nifti_bytes(labels, place.grid, place.header)}, line
+
+
+def _on_grid(
+    probabilities: np.ndarray, task: Task, seen: Region, place: Place
+) -> Iterator[np.ndarray]:
+    """Each class's probability, (z, y, x), on the grid of the result; background outside."""
+    for index in range(probabilities.shape[-1]):
+        share, outside = probabilities[..., index], np.float32(index == 0)
+        if task.grid == "input":
+            share = resample_image(share, seen.grid, place.grid, fill=outside)
+        yield np.where(place.computed, share, outside)
+
+
+def label_values(classes: np.ndarray, structures: tuple[tuple[str, int], ...]) -> np.ndarray:
+    """Class indices -> the values of the data's label files, in the smallest type for them."""
+    table = np.array([0, *(value for _, value in structures)])
+    types = (np.uint8, np.int16, np.uint16, np.int32)
+    kind = next(t for t in types if (table == table.astype(t)).all())
+    return table.astype(kind)[classes]
+
+
+def agreement_of(
+    before: np.ndarray, after: np.ndarray, names: tuple[str, ...]
+) -> dict[str, object] | None:
+    """How far two segmentations of one anatomy agree; None where neither sees a structure.
+
+    share: of the voxels in which either sees a structure, those in which both see the same.
+    dice: of each structure; null where neither sees it.
+    """
+    either = (before > 0) | (after > 0)
+    if not either.any():
+        return None
+    scores = dice(after, before, len(names) + 1)
+    return {
+        "share": float((before == after)[either].mean()),
+        "dice": {n: None if np.isnan(s) else float(s) for n, s in zip(names, scores, strict=True)},
+    }
+
+
+def _classes(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.argmax(-1).astype(np.uint8)
+
+
+def _sidecar(model: Deployed, task: Task, source: Source, seen: Region) -> dict:
+    return {
+        "cyclesh": __version__,
+        "model": dict(model.provenance),
+        "scan": {"file": source.path.name, "sha256": source.scan.sha256},
+        "modality": task.modality,
+        "to": task.to or None,
+        "grid": task.grid,
+        "extent": task.extent,
+        "center_mm": list(seen.centre_mm),  # RAS+ x, y, z
+        "centered_on": seen.centred_on,
+        "window": list(seen.window),  # of the scan: became -1 and 1
+        "spacing_mm": list(model.description.spacing_mm),  # z, y, x: of the networks' grid,
+        "shape": list(seen.grid.shape),  # and its voxels
+        "in_one_pass": bool(seen.image.size <= model.pass_voxels),
+    }
+
+
+def _files(
+    model: Deployed,
+    task: Task,
+    seen: Region,
+    place: Place,
+    views: list[View],
+    sidecar: dict,
+    target: Path,
+) -> dict[Path, bytes]:
+    """What stands beside every result."""
+    text = json.dumps(sidecar, indent=2, allow_nan=False) + "\n"
+    files = {_beside(target, ".json"): text.encode()}
+    if task.extent == "crop":
+        mask = place.computed.astype(np.uint8)
+        files[_beside(target, "_mask.nii.gz")] = nifti_bytes(mask, place.grid, place.header)
+    if task.overlay:
+        description = model.description
+        name = target.name.removesuffix(".gz").removesuffix(".nii")
+        files[_beside(target, ".png")] = overlay_png(
+            views, description.names, description.spacing_mm, name
+        )
+    return files
+
+
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ending)

@@ -1,0 +1,34 @@
+"""How much memory a computation may take."""
+
+import os
+from pathlib import Path
+
+import jax
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster's job
+CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+
+
+def free_memory_bytes() -> int:
+    """Free memory of the first device, or of this machine where that is the device."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return min(_machine_bytes(), _job_bytes())
+
+
+def _machine_bytes() -> int:
+    if MEMINFO.exists():
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    # Elsewhere what is free is not told: half of what there is.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _job_bytes() -> float:
+    try:
+        return int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text())
+    except (OSError, ValueError):  # no such limit
+        return float("inf")

@@ -1,0 +1,65 @@
+"""A picture of one result for a quick look: slices with the segmentation's outlines."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cyclesh.scoring.panels import outlines
+from cyclesh.scoring.slices import PLANES, centre_of_structures, cut, pixel_mm
+from cyclesh.scoring.style import plot_style, structure_colour
+
+CUTS_WIDTH_INCHES = 9.0
+
+
+class View(NamedTuple):
+    """A row of the picture: a volume in [-1, 1] and the class indices outlined on it, or None."""
+
+    name: str
+    image: np.ndarray
+    classes: np.ndarray | None
+
+
+def overlay_png(
+    views: Sequence[View],
+    structures: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+    title: str,
+) -> bytes:
+    """Three orthogonal cuts of each view, all through the middle of the first one's structures."""
+    shape = views[0].image.shape
+    centre = centre_of_structures(views[0].classes, shape)
+    sides = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    sizes = [[side for axis, side in enumerate(sides) if axis != p.axis] for p in PLANES]
+    widths = [width for _, width in sizes]
+    row = CUTS_WIDTH_INCHES * max(height for height, _ in sizes) / sum(widths)
+    buffer = io.BytesIO()
+    with plot_style(), matplotlib.rc_context({"axes.grid": False}):
+        figure = Figure(figsize=(CUTS_WIDTH_INCHES, (row + 0.25) * len(views) + 0.7))
+        axes = figure.subplots(
+            len(views), len(PLANES), squeeze=False, gridspec_kw={"width_ratios": widths}
+        )
+        for view, line in zip(views, axes, strict=True):
+            for plane, axis in zip(PLANES, line, strict=True):
+                classes = None if view.classes is None else cut(view.classes, plane, centre)
+                _draw(axis, cut(view.image, plane, centre), classes, pixel_mm(plane, spacing_mm))
+            line[0].set_title(view.name)
+        lines = [Line2D([], [], color=structure_colour(i)) for i in range(len(structures))]
+        figure.legend(lines, structures, loc="lower center", ncols=len(structures))
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axis, pixels: np.ndarray, classes: np.ndarray | None, size_mm: tuple[float, float]):
+    height, width = (n * mm for n, mm in zip(pixels.shape, size_mm, strict=True))
+    axis.imshow(pixels, "gray", vmin=-1, vmax=1, extent=(0, width, height, 0))
+    for index in np.unique(classes[classes > 0]) if classes is not None else ():
+        for line in outlines(classes == index, size_mm):
+            axis.plot(*line.T, color=structure_colour(index - 1), linewidth=1.2)
+    axis.set_axis_off()

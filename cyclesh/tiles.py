@@ -1,0 +1,141 @@
+"""Volumes too large for one pass of a network, in overlapping tiles.
+
+A segmentor has no normalisation, so what it says of a voxel depends on a bounded neighbourhood:
+tiles that overlap by it give exactly the result of one pass (`exact`). A generator's InstanceNorm
+takes its statistics from the whole tile, so its tiles differ a little wherever they meet; they are
+blended with Gaussian weights (`blended`).
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from math import prod
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
+
+
+def receptive_radius(depth: int) -> int:
+    """How far away, in voxels, a voxel can still bear on a segmentor's output (`networks.UNet`).
+
+    Followed backwards from the output: a 3x3x3 convolution adds a voxel of its level; a level up
+    (nearest neighbour) halves the distance, a level down (max-pool) doubles it.
+    """
+    decoded = [0]  # of the decoder's output at each level, in its voxels
+    for _ in range(depth):
+        decoded.append((decoded[-1] + 4) // 2)  # two convolutions and that of the level up
+    encoded = decoded[depth]
+    for level in reversed(range(depth)):
+        encoded = max(decoded[level] + 2, 2 * (encoded + 2) + 1)
+    return encoded + 2
+
+
+def rounded_up(number: int, multiple: int) -> int:
+    """The next multiple, the number itself included."""
+    return -(-number // multiple) * multiple
+
+
+def choose_tile(shape: Shape, largest_voxels: int, smallest: Shape, multiple: int) -> Shape:
+    """The tile for a volume: all of it if that is no more than `largest_voxels`.
+
+    Its sides are multiples of `multiple` and, where the volume is larger, at least `smallest`,
+    even should the tile then be larger than asked for.
+    """
+    tile = [rounded_up(n, multiple) for n in shape]
+    least = [min(n, rounded_up(s, multiple)) for n, s in zip(tile, smallest, strict=True)]
+    while prod(tile) > largest_voxels and tile != least:
+        longest = max((axis for axis in range(3) if tile[axis] > least[axis]), key=tile.__getitem__)
+        tile[longest] -= multiple
+    return tuple(tile)
+
+
+def exact(
+    apply: Callable[[np.ndarray], np.ndarray],
+    volume: np.ndarray,
+    tile: Shape,
+    halo: int,
+    multiple: int,
+) -> np.ndarray:
+    """`apply(volume)` of a network whose receptive radius is at most `halo`, tile by tile.
+
+    Tiles start at multiples of `multiple` (2**depth: where the network's pooling cells start), as
+    `halo` is one, and none reaches beyond the volume as the network itself pads it: at the volume's
+    faces the network's own zero padding is right, everywhere else it is `halo` voxels away.
+
+    Args:
+      apply: (z, y, x) -> (z, y, x, ...), for volumes of the shape `tile`.
+      tile: from `choose_tile` with `smallest` above twice `halo`.
+    """
+    padded = _padded(volume, multiple)
+    result = None
+    for box in _boxes(padded.shape, tile, _exact_steps(tile, halo)):
+        values = apply(padded[box])
+        if result is None:
+            result = np.empty((*padded.shape, *values.shape[3:]), values.dtype)
+        sound = tuple(
+            slice(
+                s.start + (halo if s.start else 0),
+                s.stop - (halo if s.stop < n else 0),
+            )
+            for s, n in zip(box, padded.shape, strict=True)
+        )
+        result[sound] = values[_relative(sound, box)]
+    return result[tuple(slice(n) for n in volume.shape)]
+
+
+def blended(
+    apply: Callable[[np.ndarray], np.ndarray], volume: np.ndarray, tile: Shape, multiple: int
+) -> np.ndarray:
+    """`apply(volume)`, (z, y, x) -> (z, y, x), as the weighted mean of tiles that overlap by half.
+
+    The weights fall off from each tile's middle with a standard deviation of an eighth of its side
+    (those of nnU-Net, Isensee et al. 2021), so no tile's border shows.
+    """
+    padded = _padded(volume, multiple)
+    if tile == padded.shape:
+        return apply(padded)[tuple(slice(n) for n in volume.shape)]
+    weights = gaussian_weights(tile)
+    total, weight = np.zeros(padded.shape, np.float32), np.zeros(padded.shape, np.float32)
+    for box in _boxes(padded.shape, tile, _half_steps(tile, multiple)):
+        total[box] += weights * apply(padded[box])
+        weight[box] += weights
+    return (total / weight)[tuple(slice(n) for n in volume.shape)]
+
+
+def gaussian_weights(tile: Shape) -> np.ndarray:
+    """float32 (z, y, x), the largest in the middle of the tile; all positive."""
+    sides = []
+    for n in tile:
+        distance = (np.arange(n) - (n - 1) / 2) / (n / 8)
+        sides.append(np.exp(-0.5 * distance**2))
+    z, y, x = sides
+    return (z[:, None, None] * y[:, None] * x).astype(np.float32)
+
+
+def _padded(volume: np.ndarray, multiple: int) -> np.ndarray:
+    """As the networks pad (`ops.pad_to_multiple`), so that they have nothing left to pad."""
+    return np.pad(volume, [(0, -n % multiple) for n in volume.shape], mode="edge")
+
+
+def _exact_steps(tile: Shape, halo: int) -> Shape:
+    return tuple(max(t - 2 * halo, 1) for t in tile)
+
+
+def _half_steps(tile: Shape, multiple: int) -> Shape:
+    return tuple(max(t // 2 // multiple, 1) * multiple for t in tile)
+
+
+def _boxes(shape: Shape, tile: Shape, steps: Shape) -> Iterator[Box]:
+    """Tiles of one shape that cover the volume; the last along an axis ends with the volume."""
+    starts = []
+    for n, t, step in zip(shape, tile, steps, strict=True):
+        starts.append([*range(0, n - t, step), n - t])
+    for corner in product(*starts):
+        yield tuple(slice(s, s + t) for s, t in zip(corner, tile, strict=True))
+
+
+def _relative(inner: Box, outer: Box) -> Box:
+    return tuple(
+        slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)
+    )
