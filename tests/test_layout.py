@@ -11,8 +11,8 @@ import cyclesh
 ROOT = Path(cyclesh.__file__).parent
 FOLDERS = ("data", "runtime", "scoring")
 
-# From the ground up: a module imports what lies below it. Flat modules that are not named make, score
-# or use a trained model: they lie in `USERS` and may import one another, but not in circles.
+# From the ground up: a module imports what lies below it. Flat modules that are not named make,
+# score or use a trained model: they lie in `USERS` and may import one another, not in circles.
 USERS = "users"
 LAYERS = (
     ("errors",),
