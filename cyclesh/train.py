@@ -5,6 +5,7 @@ Everything here is order and side effects; what a step does is in `step`.
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> dict:
     if finished.exists():
         results = json.loads(finished.read_text())
         if (results["checkpoint"]["last_step"], results["scored_split"]) == (last_step, "test"):
+            print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
             return results
     return score(run, judge, "test", "best", wall_s=time.time() - begin)
 

@@ -1,0 +1,222 @@
+"""The program as people run it: real processes, files on disk, the smallest preset."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyclesh.run import CHECKPOINTS
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.logs import read_rows
+
+ROOT = Path(__file__).parent.parent
+STRUCTURES = ["LV", "RV", "LA", "RA", "Myo"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cyclesh.main", *arguments]
+
+
+def cyclesh(*arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def arrays_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by its path in the tree."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    arrays = {}
+    for item in ("gen", "disc", "seg", "training"):
+        folder = workdir / CHECKPOINTS / str(step) / item
+        with ocp.StandardCheckpointer() as reader:
+            leaves = jax.tree_util.tree_flatten_with_path(reader.restore(folder.absolute()))[0]
+        for path, leaf in leaves:
+            arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return arrays
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A whole run of joint:tiny: its workdir and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "joint-tiny"
+    done = cyclesh("--config=configs/joint.py:tiny", f"--workdir={workdir}")
+    return workdir, done
+
+
+def test_the_main_job_writes_everything_that_it_promises(finished):
+    workdir, done = finished
+    for name in ("config.json", "data.json", "metrics.jsonl", "results.json", "cases.csv"):
+        assert (workdir / name).stat().st_size > 0
+    assert list((workdir / "tensorboard").iterdir())
+    assert list((workdir / "figures").glob("*.png"))
+    assert "<html" in (workdir / "report.html").read_text()[:500]
+    assert "LV" in done.stdout and "S-score" in done.stdout and "report.html" in done.stdout
+    # A progress line names the step, the losses, the scores and the time to go.
+    assert "40/40" in done.stderr and "ETA" in done.stderr and "s score" in done.stderr
+
+
+def test_metrics_have_forty_rows_with_their_time_and_eight_checkpoints_are_kept(finished):
+    workdir, _ = finished
+    rows = read_rows(workdir)
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    times = [row["wall_s"] for row in rows]
+    assert times == sorted(times) and times[0] > 0
+    assert {"gen/cycle", "gen/shape", "gen/adv", "disc/total", "seg/rec"} <= set(rows[0])
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        assert len(checkpoints.steps()) >= 8
+        assert checkpoints.steps()[-1] == 40
+
+
+def test_results_are_complete_and_hold_no_nan(finished):
+    workdir, _ = finished
+    results = json.loads((workdir / "results.json").read_text(), parse_constant=pytest.fail)
+    for modality in ("ct", "mr"):
+        test = results["test"][modality]
+        assert test["n"] == 5  # half of ten subjects
+        assert set(test["dice"]) == {"mean", *STRUCTURES} == set(test["assd_mm"])
+        assert set(test["empty"]) == set(STRUCTURES)
+        assert set(results["s_score"][modality]) == {"mean", *STRUCTURES}
+        assert 0 <= results["judge"][modality]["ceiling"] <= 1
+        assert set(results["translation"][modality]) == {"mae", "psnr_db", "ssim"}
+        values = [v for k, v in test["dice"].items() if k != "mean" and v is not None]
+        assert test["dice"]["mean"] == pytest.approx(np.mean(values))
+    assert results["seed"] == 0 and len(results["split"]) == 64
+    assert results["config"]["method"] == "joint" and results["versions"]["jax"]
+
+
+def test_cases_have_a_row_for_each_case_and_structure_and_agree_with_the_results(finished):
+    workdir, _ = finished
+    with (workdir / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 5 * len(STRUCTURES)
+    results = json.loads((workdir / "results.json").read_text())
+    values = [float(r["dice"]) for r in rows if (r["modality"], r["structure"]) == ("ct", "LV")]
+    assert results["test"]["ct"]["dice"]["LV"] == pytest.approx(np.mean(values))
+
+
+def test_the_same_command_again_finds_the_run_finished(finished):
+    workdir, first = finished
+    before = (workdir / "results.json").stat().st_mtime_ns
+    begin = time.time()
+    again = cyclesh("--config=configs/joint.py:tiny", f"--workdir={workdir}")
+    assert again.stdout.splitlines()[:3] == first.stdout.splitlines()[:3]
+    assert "finished" in again.stderr
+    assert (workdir / "results.json").stat().st_mtime_ns == before
+    assert len(read_rows(workdir)) == 40 and time.time() - begin < 60
+
+
+def test_another_config_may_not_use_the_workdir(finished):
+    workdir, _ = finished
+    done = cyclesh("--config=configs/joint.py:tiny,seed=5", f"--workdir={workdir}", status=2)
+    assert done.stderr.strip().count("\n") == 0 and "seed" in done.stderr
+
+
+def test_evaluate_scores_any_checkpoint_and_split(finished):
+    workdir, _ = finished
+    kept = (workdir / "results.json").read_bytes()
+    try:
+        cyclesh("--mode=evaluate", f"--workdir={workdir}", "--split=val", "--checkpoint=8")
+        results = json.loads((workdir / "results.json").read_text())
+        assert results["checkpoint"]["step"] == 8
+        assert results["test"]["ct"]["n"] == 1 and results["scored_split"] == "val"
+        assert results["judge"]["ct"]["ceiling"] is None  # only test cases have a paired truth
+    finally:
+        (workdir / "results.json").write_bytes(kept)
+    cyclesh("--mode=evaluate", f"--workdir={workdir}", "--checkpoint=7", status=2)
+
+
+def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(finished, tmp_path):
+    straight, _ = finished
+    argv = command("--config=configs/joint.py:tiny", f"--workdir={tmp_path / 'run'}")
+
+    def run_until(step: int, how: signal.Signals) -> int:
+        process = subprocess.Popen(
+            argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            rows = read_rows(tmp_path / "run")
+            if rows and rows[-1]["step"] >= step:
+                os.kill(process.pid, how)
+                break
+            time.sleep(0.05)
+        return process.wait()
+
+    assert run_until(6, signal.SIGTERM) == 75
+    assert run_until(18, signal.SIGKILL) == -signal.SIGKILL
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
+    assert without_times(read_rows(tmp_path / "run")) == without_times(read_rows(straight))
+    expected, found = arrays_of(straight, 40), arrays_of(tmp_path / "run", 40)
+    assert expected.keys() == found.keys()
+    different = [name for name in expected if not np.array_equal(expected[name], found[name])]
+    assert different == []
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(finished, tmp_path):
+    workdir = tmp_path / "run"
+    done = cyclesh(
+        "--config=configs/baseline.py:tiny",
+        "--config.optim.seg.rate=1e30",
+        f"--workdir={workdir}",
+        status=3,
+    )
+    assert "seg/" in done.stderr and "step" in done.stderr and "ct_train_" in done.stderr
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        steps = checkpoints.steps()
+    rows = read_rows(workdir)
+    assert all(math.isfinite(row["seg/total"]) for row in rows)
+    assert not steps or steps[-1] <= rows[-1]["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["baseline", "gan", "cyclegan", "ada"])
+def test_every_config_trains_and_scores_what_it_has(method, tmp_path):
+    workdir = tmp_path / method
+    cyclesh(f"--config=configs/{method}.py:tiny,epochs=2", f"--workdir={workdir}")
+    results = json.loads((workdir / "results.json").read_text())
+    has_generators, has_segmentors = method != "baseline", method in ("baseline", "ada")
+    assert (results["s_score"]["ct"] is not None) == has_generators
+    assert (results["test"]["mr"] is not None) == has_segmentors
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_trees_of_another(finished, tmp_path):
+    workdir, parent = tmp_path / "run", finished[0]
+    cyclesh(
+        "--config=configs/ada.py:tiny,epochs=1",
+        f"--config.init.gen={parent}",
+        f"--config.init.seg={parent}",
+        "--config.schedule.pretrain_seg_epochs=0",
+        "--config.schedule.pretrain_gan_epochs=0",
+        f"--workdir={workdir}",
+    )
+    with Checkpoints(parent / CHECKPOINTS) as checkpoints:
+        best = checkpoints.resolve("best")
+
+    def generators(folder: Path, step: int) -> dict:
+        import jax
+        import orbax.checkpoint as ocp
+
+        path = (folder / CHECKPOINTS / str(step) / "gen").absolute()
+        with ocp.StandardCheckpointer() as reader:
+            return jax.tree.map(np.asarray, reader.restore(path))
+
+    import jax
+
+    # ADA's generators are frozen: after training they are still the parent's.
+    same = jax.tree.map(np.array_equal, generators(parent, best), generators(workdir, 4))
+    assert all(jax.tree.leaves(same))
