@@ -157,19 +157,30 @@ def test_the_discriminator_sees_23_voxels(paper, monkeypatch):
     assert box == [(4 * i - 11, 4 * i + 11) for i in output]
 
 
-def test_the_segmentor_sees_108_voxels(paper, monkeypatch):
+# By hand along an axis, for output voxel 8k of S. The last two convolutions and that of the
+# upsampling read 8k-3..8k+3, voxels 4k-2..4k+1 one level down; there again 4k-5..4k+4, then
+# 2k-3..2k+2; then 2k-6..2k+5, and k-3..k+2 at the bottom, whose two convolutions read k-5..k+4. On
+# the way back to the input each level doubles and its two convolutions add two: 2k-10..2k+9,
+# 2k-12..2k+11; 4k-24..4k+23, 4k-26..4k+25; 8k-52..8k+51, 8k-54..8k+53. Where nothing comes up from
+# below a level, what is left is that level's long skip: 8k-2..8k+2 and 8k-4..8k+4 at the top.
+@pytest.mark.parametrize(
+    ("cut", "before", "after"),
+    [(None, 54, 53), ("up2", 34, 33), ("up1", 14, 13), ("up0", 4, 4)],
+)
+def test_what_the_segmentor_sees_as_a_whole_and_through_each_skip(
+    cut, before, after, paper, monkeypatch
+):
     # The gradient of a maximum goes to one voxel of eight; of a mean, to all that could win.
     monkeypatch.setattr(ops, "max_pool", lambda x: nn.avg_pool(x, (2, 2, 2), (2, 2, 2)))
     net = UNet(1, filters=1, conv=CONV, depth=paper.seg.depth, pooling=True)
     params = fill(tree_of(net), 0.2)
-    # By hand along an axis, for output voxel 8k: two convolutions and that of the upsampling read
-    # 8k-3..8k+3, voxels 4k-2..4k+1 one level down; from there 4k-5..4k+4, then 2k-3..2k+2; then
-    # 2k-6..2k+5, and k-3..k+2 at the bottom, whose two convolutions read k-5..k+4. On the way back
-    # to the input each level doubles and its two convolutions add two: 2k-10..2k+9, 2k-12..2k+11;
-    # 4k-24..4k+23, 4k-26..4k+25; 8k-52..8k+51, 8k-54..8k+53.
+    if cut:
+        params[cut] = jax.tree.map(jnp.zeros_like, params[cut])
     box, full = support(lambda x: net.apply({"params": params}, x), (8, 8, 128), (3, 4, 64))
     assert full
-    assert box == [(0, 7), (0, 7), (64 - 54, 64 + 53)]
+    assert box == [(max(i - before, 0), min(i + after, 7)) for i in (3, 4)] + [
+        (64 - before, 64 + after)
+    ]
 
 
 def test_bfloat16_is_of_convolutions_only():
