@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,12 +35,13 @@ def read_volume(path: Path) -> Scan:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do, or is at least named so."""
-    offset, magic = DICOM_MAGIC
+    """Whether a file begins as DICOM files do, or is at least named so; no index of a disc."""
     if path.suffix.casefold() == ".dcm":
         return True
+    offset, magic = DICOM_MAGIC
     with open(path, "rb") as file:
-        return file.read(offset + len(magic))[offset:] == magic
+        begins = file.read(offset + len(magic))[offset:] == magic
+    return begins and path.name != "DICOMDIR"
 
 
 def read_series(folder: Path) -> Scan:
@@ -126,15 +127,11 @@ def _blame(path: Path) -> Iterator[None]:
     try:
         with _silence():
             yield
-    except RuntimeError as error:
-        reason = _reason(str(error).splitlines())
-        raise Unreadable(f"{path}: is damaged, cut off or unknown ({reason})") from None
-
-
-def _reason(lines: Sequence[str]) -> str:
-    """The line of an ITK message that says most, without addresses and source files."""
-    telling = [line.partition("): ")[2] or line for line in lines if "ITK ERROR" in line]
-    return " ".join((telling or lines or ["no reason given"])[-1].split())[:200]
+    except RuntimeError:  # whose text has ITK's source lines and rarely the cause
+        raise Unreadable(
+            f"{path}: cannot be read: it is damaged, cut off, not what its name says, or a part of "
+            "it is missing"
+        ) from None
 
 
 @contextmanager

@@ -57,4 +57,5 @@ def publish(files: Mapping[Path, bytes]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         for partial in partials.values():
-            partial.unlink(missing_ok=True)
+            if partial.exists():
+                partial.unlink()

@@ -5,6 +5,7 @@ that holds a volume (.dcm), and a folder with the slices of one DICOM series.
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,9 +69,10 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
     if is_series(path):
         scan = read_series(path)
     elif suffix_of(path) in NIFTI:
-        # nibabel logs what it mends in a header; what it cannot mend raises.
+        # nibabel logs and warns of what it mends in a header; what it cannot mend raises.
         nib.imageglobals.logger.setLevel(logging.CRITICAL)
-        scan, header = read_image(path), read_header(path).header
+        with warnings.catch_warnings(action="ignore"):
+            scan, header = read_image(path), read_header(path).header
     elif suffix_of(path) and path.is_file():
         scan = read_volume(path)
     elif path.exists():
