@@ -56,6 +56,12 @@ class Run:
                 return phase
         return self.phases[-1]
 
+    def has_learned(self, name: str, step: int) -> bool:
+        """Whether a player was trained at all before ``step``, here or where `init` took it."""
+        return bool(self.config.init[name]) or any(
+            name in self.phase_at(start).moves for start in range(0, max(step, 1), self.epoch_steps)
+        )
+
     def validates_after(self, step: int) -> bool:
         """Whether ``step`` steps end in a validation: every so many epochs, and at the end."""
         every = max(1, round(self.config.log.validate_epochs * self.epoch_steps))

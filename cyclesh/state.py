@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,13 +84,11 @@ def make_networks(config, classes: int) -> Players:
     conv = partial(
         networks.Conv, dtype=compute.dtype, lowering=ops.resolve_lowering(compute.lowering)
     )
-    gan_init = nn.initializers.normal(model.gan_init_std)
-    gan_conv = partial(conv, kernel_init=gan_init)
     common = {"filters": model.filters, "remat": compute.remat}
     if model.generator == "unet":
         gen = networks.UNet(
             1,
-            conv=gan_conv,
+            conv=conv,
             depth=model.depth,
             norm_epsilon=model.norm_epsilon,
             out_activation=jnp.tanh,
@@ -100,23 +97,20 @@ def make_networks(config, classes: int) -> Players:
     else:
         gen = networks.ResNetGenerator(
             blocks=model.residual_blocks,
-            conv=gan_conv,
-            kernel_init=gan_init,
+            conv=conv,
             norm_epsilon=model.norm_epsilon,
             dtype=compute.dtype,
             **common,
         )
     seg = networks.UNet(
         classes,
-        conv=partial(conv, kernel_init=nn.initializers.he_normal()),
+        conv=conv,
         depth=model.depth,
         pooling=True,
         **common,
     )
     widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)
-    disc = networks.PatchDiscriminator(
-        widths, tuple(model.disc_strides), gan_conv, model.norm_epsilon
-    )
+    disc = networks.PatchDiscriminator(widths, tuple(model.disc_strides), conv, model.norm_epsilon)
     return Players(gen, disc, seg)
 
 
@@ -154,14 +148,20 @@ def init_state(
     Every network starts from a key of its own: generators that share their start would stay
     mirror images of each other for long.
     """
-    volume = jnp.zeros((1, *shape, 1))
     used = players_in_use(config)
+
+    def gan_std(_: int) -> float:
+        return config.model.gan_init_std
+
+    stds = Players(gen=gan_std, disc=gan_std, seg=networks.he_std)
 
     def init(index: int, name: str) -> dict | None:
         if name not in used:
             return None
         keys = per_domain(lambda d: jax.random.fold_in(key, 2 * index + DOMAINS.index(d)))
-        return per_domain(lambda d: getattr(nets, name).init(keys[d], volume)["params"])
+        return per_domain(
+            lambda d: networks.draw_parameters(getattr(nets, name), keys[d], getattr(stds, name))
+        )
 
     params = Players(*(init(i, name) for i, name in enumerate(Players._fields)))
     opt = Players(

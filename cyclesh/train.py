@@ -137,7 +137,8 @@ def loop(
         row |= settle(run, pending, out.progress)
         pending = None
         if validates:
-            model = Model(forward, current.params.gen, current.params.seg, judge)
+            gen = current.params.gen if run.has_learned("gen", step) else None
+            model = Model(forward, gen, current.params.seg, judge)
             row |= evaluate.validate(model, run.store)
             log_slices(run, model, out.log, step)
         row["wall_s"] = time.time() - begin

@@ -1,5 +1,6 @@
 """The architecture of the paper's section 4.1, and what each network can see."""
 
+import functools
 from collections import Counter
 from functools import partial
 
@@ -13,9 +14,9 @@ from tiny_runs import quick_jit, random_tree, tiny_config, tree_of
 
 from configs import default
 from cyclesh import ops, state
-from cyclesh.networks import Conv, PatchDiscriminator, UNet
+from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, he_std
 
-CONV = partial(Conv, kernel_init=nn.initializers.ones, lowering="native")
+CONV = partial(Conv, lowering="native")
 
 
 def shape_of(net, grid, batch=1):
@@ -218,3 +219,17 @@ def test_recomputing_changes_memory_and_nothing_else():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *grads)
     program = jax.make_jaxpr(lambda p: nets[1].apply({"params": p}, x))(params)
     assert any(e.primitive.name in ("remat2", "checkpoint") for e in equations(program.jaxpr))
+
+
+def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):
+    tree = draw_parameters(paper.seg, jax.random.key(3), he_std)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if leaf.ndim == 1:
+            assert not leaf.any()
+        elif leaf.size > 5000:
+            fan_in = leaf.size / leaf.shape[-1]
+            assert leaf.std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05), path
+            assert abs(leaf.mean()) < 4 * leaf.std() / leaf.size**0.5
+    other = draw_parameters(paper.seg, jax.random.key(4), he_std)
+    kernel = ("encode1b", "Conv_0", "kernel")
+    assert not np.array_equal(*(functools.reduce(dict.get, kernel, t) for t in (tree, other)))
