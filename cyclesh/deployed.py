@@ -42,7 +42,7 @@ class Deployed:
     def translate(self, target: str, volume: np.ndarray) -> np.ndarray:
         """A volume of the other modality as one of `target`; (z, y, x) in [-1, 1], float32."""
         apply = self._one_pass("gen", target)
-        tile = tiles.choose_tile(
+        tile = tiles.compact_tile(
             volume.shape, self.pass_voxels, self.description.shape, self._multiple
         )
         return tiles.blended(apply, volume, tile, self._multiple)
@@ -52,9 +52,7 @@ class Deployed:
         apply = self._one_pass("seg", modality)
         radius = tiles.receptive_radius(self.config.model.depth)
         halo = tiles.rounded_up(radius, self._multiple)
-        tile = tiles.choose_tile(
-            volume.shape, self.pass_voxels, (2 * halo + self._multiple,) * 3, self._multiple
-        )
+        tile = tiles.cheapest_tile(volume.shape, self.pass_voxels, halo, self._multiple)
         return tiles.exact(apply, volume, tile, halo, self._multiple)
 
     def other_modality(self, modality: str) -> str:

@@ -36,8 +36,8 @@ def rounded_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def choose_tile(shape: Shape, largest_voxels: int, smallest: Shape, multiple: int) -> Shape:
-    """The tile for a volume: all of it if that is no more than `largest_voxels`.
+def compact_tile(shape: Shape, largest_voxels: int, smallest: Shape, multiple: int) -> Shape:
+    """For `blended`: a tile as large and as near to a cube as `largest_voxels` lets it be.
 
     Its sides are multiples of `multiple` and, where the volume is larger, at least `smallest`,
     even should the tile then be larger than asked for.
@@ -48,6 +48,32 @@ def choose_tile(shape: Shape, largest_voxels: int, smallest: Shape, multiple: in
         longest = max((axis for axis in range(3) if tile[axis] > least[axis]), key=tile.__getitem__)
         tile[longest] -= multiple
     return tuple(tile)
+
+
+def cheapest_tile(shape: Shape, largest_voxels: int, halo: int, multiple: int) -> Shape:
+    """For `exact`: of the tiles of at most `largest_voxels` that with the least to compute in all.
+
+    If none is so small, the smallest that leaves something within its halo.
+    """
+    choices = [_sides(rounded_up(n, multiple), halo, multiple) for n in shape]
+    tiles = [tuple(zip(*choice, strict=True)) for choice in product(*choices)]
+    fitting = [tile for tile in tiles if prod(tile[0]) <= largest_voxels]
+    sides, _ = (
+        min(fitting, key=lambda t: prod(t[0]) * prod(t[1]))
+        if fitting
+        else min(tiles, key=lambda t: prod(t[0]))
+    )
+    return sides
+
+
+def _sides(length: int, halo: int, multiple: int) -> list[tuple[int, int]]:
+    """(side of a tile, number of tiles) of each number that an axis can sensibly be cut into."""
+    sides = [(length, 1)]
+    while sides[-1][0] > 2 * halo + multiple:
+        count = sides[-1][1] + 1
+        side = rounded_up(-(-(length + (count - 1) * 2 * halo) // count), multiple)
+        sides.append((max(side, 2 * halo + multiple), count))
+    return sides
 
 
 def exact(
@@ -65,7 +91,7 @@ def exact(
 
     Args:
       apply: (z, y, x) -> (z, y, x, ...), for volumes of the shape `tile`.
-      tile: from `choose_tile` with `smallest` above twice `halo`.
+      tile: from `cheapest_tile`.
     """
     padded = _padded(volume, multiple)
     result = None

@@ -116,7 +116,7 @@ def test_blending_hides_the_seam_of_the_generators_tiles():
 
 def test_one_tile_is_one_pass():
     apply, volume = network("gen", 2), noise((13, 10, 11))
-    tile = tiles.choose_tile(volume.shape, 10**9, (8, 8, 8), 4)
+    tile = tiles.compact_tile(volume.shape, 10**9, (8, 8, 8), 4)
     assert tile == (16, 12, 12)
     np.testing.assert_array_equal(tiles.blended(apply, volume, tile, 4), apply(volume))
 
@@ -129,9 +129,37 @@ def test_blending_constant_tiles_gives_the_constant():
 
 @pytest.mark.parametrize("shape", [(100, 200, 300), (9, 400, 9), (40, 40, 40)])
 @pytest.mark.parametrize("largest", [1, 30_000, 10**6, 10**8])
-def test_tiles_are_no_larger_than_asked_where_they_can_be(shape, largest):
-    tile = tiles.choose_tile(shape, largest, (32, 40, 36), 8)
+def test_compact_tiles_are_no_larger_than_asked_where_they_can_be(shape, largest):
+    tile = tiles.compact_tile(shape, largest, (32, 40, 36), 8)
     whole = [tiles.rounded_up(n, 8) for n in shape]
     least = [min(w, s) for w, s in zip(whole, (32, 40, 40), strict=True)]
     assert all(t % 8 == 0 and low <= t <= w for t, low, w in zip(tile, least, whole, strict=True))
     assert prod(tile) <= largest or list(tile) == least
+
+
+@pytest.mark.parametrize("shape", [(100, 200, 300), (9, 400, 9), (40, 40, 40)])
+@pytest.mark.parametrize("largest", [1, 30_000, 10**6, 10**8])
+def test_the_cheapest_tile_is_one_that_fits_and_takes_least(shape, largest):
+    multiple, halo = 4, 32
+    tile = tiles.cheapest_tile(shape, largest, halo, multiple)
+    whole = [tiles.rounded_up(n, multiple) for n in shape]
+
+    def cost(sides) -> int:
+        """Voxels computed in all."""
+        numbers = [
+            1 if side >= n else -(-(n - 2 * halo) // (side - 2 * halo))
+            for n, side in zip(whole, sides, strict=True)
+        ]
+        return prod(numbers) * prod(sides)
+
+    least = tuple(min(n, 2 * halo + multiple) for n in whole)
+    if prod(least) > largest:
+        assert tile == least
+        return
+    assert prod(tile) <= largest
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        other = [
+            rng.integers(low // 4, n // 4 + 1) * 4 for low, n in zip(least, whole, strict=True)
+        ]
+        assert prod(other) > largest or cost(tile) <= cost(other)
