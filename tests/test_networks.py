@@ -1,8 +1,7 @@
 """The architecture of the paper's section 4.1, and what each network can see."""
 
-import functools
 from collections import Counter
-from functools import partial
+from functools import partial, reduce
 
 import flax.linen as nn
 import jax
@@ -232,4 +231,4 @@ def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):
             assert abs(leaf.mean()) < 4 * leaf.std() / leaf.size**0.5
     other = draw_parameters(paper.seg, jax.random.key(4), he_std)
     kernel = ("encode1b", "Conv_0", "kernel")
-    assert not np.array_equal(*(functools.reduce(dict.get, kernel, t) for t in (tree, other)))
+    assert not np.array_equal(*(reduce(dict.get, kernel, t) for t in (tree, other)))
