@@ -1,0 +1,49 @@
+"""The program within this process, as often as a test likes, and as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from absl.testing import flagsaver
+
+from cyclesh import main
+
+ROOT = Path(__file__).parent.parent
+UNPARSED = flagsaver.save_flag_values(flags.FLAGS)
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(capfd, *words: str) -> Outcome:
+    """`python -m cyclesh.main WORDS` without the start of a new Python."""
+    capfd.readouterr()
+    path = list(sys.path)
+    try:
+        status = main.run(["cyclesh", *map(str, words)])
+    finally:
+        flagsaver.restore_flag_values(UNPARSED)
+        flags.FLAGS.unparse_flags()
+        sys.path[:] = path
+    return Outcome(status, *capfd.readouterr())
+
+
+def spawn(*words: str) -> Outcome:
+    """The same as a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cyclesh.main", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,183 @@
+"""`--mode=translate` and `--mode=segment` end to end: files from disk in, files on disk out."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import call, spawn
+from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
+from scan_formats import write_itk, write_series
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    return write_workdir(tmp_path_factory.mktemp("runs") / "joint")
+
+
+@pytest.fixture(autouse=True)
+def in_memory(monkeypatch):
+    """Programs compiled by one test serve the next; where they are kept is tested elsewhere."""
+    monkeypatch.setattr("cyclesh.infer.use_compilation_cache", lambda _: None)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def tree(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("words", [("translate", "--to=mr"), ("segment", "--modality=ct")])
+def test_every_format_gives_the_same_result(workdir, tmp_path, capfd, words):
+    """A folder with one volume in each format, DICOM included: five equal results."""
+    mode, flag = words
+    shape = (24, 22, 26)
+    affine = affine_of("LPS", (2, 2, 2), shape)
+    voxels = intensities(anatomy(affine, shape), "ct").round().astype(np.int16)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nib.save(nib.Nifti1Image(voxels, affine), folder / "a.nii.gz")
+    for name in ("b.nii", "c.mha", "d.nrrd"):
+        write_itk(folder / name, voxels, affine)
+    write_series(folder / "e", voxels, affine)
+    out = tmp_path / "out"
+    done = call(
+        capfd, f"--mode={mode}", flag, f"--workdir={workdir}", f"--input={folder}",
+        f"--output={out}",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    assert done.out == f"{out}: 5 done\n"
+    assert done.err.count("\n") == 5 and "[5/5" in done.err
+    names = {f"{n}{end}" for n in "abcde" for end in (".nii.gz", "_mask.nii.gz", ".json")}
+    assert tree(out) == names
+    first = nib.load(out / "a.nii.gz")
+    assert np.ptp(np.asarray(first.dataobj)) > 0
+    for name in "bcde":
+        result = nib.load(out / f"{name}.nii.gz")
+        np.testing.assert_allclose(result.affine, first.affine, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(result.dataobj), np.asarray(first.dataobj), atol=0.1)
+
+
+def test_one_file_as_a_process_of_its_own(workdir, tmp_path):
+    scan = write_scan(tmp_path / "scan.nii.gz", direction="oblique")
+    done = spawn(
+        "--mode=translate", "--to=mr", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={tmp_path / 'new' / 'fake.nii.gz'}", "--overlay",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    names = {"fake.nii.gz", "fake_mask.nii.gz", "fake.json", "fake.png"}
+    assert tree(tmp_path / "new") == names
+    assert done.err.count("\n") == 1 and "agreement 0." in done.err
+    about = json.loads((tmp_path / "new" / "fake.json").read_text())
+    assert about["model"]["checkpoint"] == 7 and about["scan"]["file"] == "scan.nii.gz"
+    assert (tmp_path / "new" / "fake.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_directions_from_one_workdir(workdir, tmp_path, capfd):
+    for modality, to in (("ct", "mr"), ("mr", "ct")):
+        scan = write_scan(tmp_path / f"{modality}.nii.gz", modality)
+        target = tmp_path / f"to_{to}.nii.gz"
+        done = call(
+            capfd, "--mode=translate", f"--to={to}", f"--workdir={workdir}", f"--input={scan}",
+            f"--output={target}", "--quiet",
+        )  # fmt: skip
+        assert (done.status, done.err) == (0, "")
+        assert read(target).shape == (24, 22, 26)
+
+
+def test_a_dicom_series_is_one_scan(workdir, tmp_path, capfd):
+    affine = affine_of("PIR", (2, 2.5, 2), (24, 20, 26))
+    voxels = intensities(anatomy(affine, (24, 20, 26)), "ct").round().astype(np.int16)
+    series = write_series(tmp_path / "series", voxels, affine, slope=1, intercept=-1024)
+    target = tmp_path / "labels.nii.gz"
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={series}",
+        f"--output={target}", "--extent=whole",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    labels = read(target)
+    true = np.array([0, 3, 7])[anatomy(affine, (24, 20, 26))]
+    assert (labels == true).mean() > 0.97 and set(np.unique(labels)) == {0, 3, 7}
+    np.testing.assert_allclose(nib.load(target).affine, affine, atol=1e-5)
+
+
+def test_a_bad_file_does_not_stop_the_others(workdir, tmp_path, capfd):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "c"):
+        write_scan(folder / f"{name}.nii.gz")
+    (folder / "b.nii.gz").write_bytes(b"no NIfTI at all")
+    write_scan(folder / "c_label.nii.gz")
+    write_scan(folder / "mr_01.nii.gz", "mr")
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={folder}",
+        f"--output={out}",
+    )  # fmt: skip
+    done = call(capfd, *command, "--quiet")
+    assert done.status == 2
+    assert done.err.count("\n") == 1 and f"{folder / 'b.nii.gz'}: cannot be read" in done.err
+    assert done.out == f"{out}: 2 done, 1 failed: b.nii.gz\n"
+    assert tree(out) == {f"{n}{end}" for n in "ac" for end in (".nii.gz", "_mask.nii.gz", ".json")}
+    # What is there is kept, and the rest tried again.
+    before = (out / "a.nii.gz").stat().st_mtime_ns
+    write_scan(folder / "b.nii.gz")
+    done = call(capfd, *command)
+    assert done.status == 0 and done.out == f"{out}: 1 done, 2 exist already (--overwrite)\n"
+    assert "leaves out 2 labels or scans of another modality: c_label.nii.gz, mr_01" in done.err
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before
+    done = call(capfd, *command, "--overwrite")
+    assert done.out == f"{out}: 3 done\n"
+    assert (out / "a.nii.gz").stat().st_mtime_ns > before
+
+
+def test_an_existing_result_is_kept(workdir, tmp_path, capfd):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz"
+    target.write_bytes(b"mine")
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}",
+    )  # fmt: skip
+    assert done.status == 0 and "1 exist already (--overwrite)" in done.out
+    assert target.read_bytes() == b"mine" and tree(tmp_path) == {"scan.nii.gz", "labels.nii.gz"}
+
+
+def test_flags_reach_the_result(workdir, tmp_path, capfd):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz"
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}", "--grid=network", "--center=6,-4.5,8", "--probabilities",
+        "--checkpoint=7", "--pass_voxels=100000",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    assert read(target).shape == (16, 14, 12)
+    assert read(tmp_path / "labels_probabilities.nii.gz").shape == (16, 14, 12, 3)
+    about = json.loads((tmp_path / "labels.json").read_text())
+    assert about["center_mm"] == [6, -4.5, 8] and about["grid"] == "network"
+
+
+def test_a_run_without_segmentors_translates_about_the_middle(tmp_path, capfd):
+    workdir = write_workdir(tmp_path / "gan", "gan")
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "fake.nii.gz"
+    done = call(
+        capfd, "--mode=translate", "--to=mr", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}",
+    )  # fmt: skip
+    assert done.status == 0 and "this model has no segmentor" in done.err
+    assert json.loads((tmp_path / "fake.json").read_text())["agreement"] is None
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={tmp_path / 'labels.nii.gz'}",
+    )  # fmt: skip
+    assert done.status == 2 and "is a gan run and has no segmentors" in done.err
+
+
+def test_a_run_without_generators_segments(tmp_path, capfd):
+    workdir = write_workdir(tmp_path / "baseline", "baseline")
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz"
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}",
+    )  # fmt: skip
+    assert done.status == 0 and target.exists()
