@@ -145,7 +145,7 @@ def need_config():
 def data_section():
     """The config's data section, or the heart's where no config is given."""
     if FLAGS.config is None:
-        FLAGS.config = str(find_config("configs/joint.py")) + ":mmwhs"
+        FLAGS["config"].parse(f"{find_config('configs/joint.py')}:mmwhs")
     return FLAGS.config.data
 
 
@@ -194,7 +194,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return MODES[FLAGS.mode]()
     except (UserError, NonFiniteError, Stopped) as error:
         print(f"cyclesh: {error}", file=sys.stderr)
-        return {UserError: 2, NonFiniteError: 3, Stopped: 75}[type(error)]
+        statuses = {UserError: 2, NonFiniteError: 3, Stopped: 75}
+        return next(status for kind, status in statuses.items() if isinstance(error, kind))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,15 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
     Raises UserError, naming the file, for what no network can work on: damaged or not a scalar
     volume, NaN or Inf, constant, fewer than 8 voxels along an axis, absurd spacing.
     """
+    try:
+        scan, header = _read(path)
+    except MemoryError:
+        raise UserError(f"{path}: says that it holds more voxels than memory does") from None
+    _require_sound(scan, path)
+    return scan, header
+
+
+def _read(path: Path) -> tuple[Scan, Header | None]:
     header = None
     if is_series(path):
         scan = read_series(path)
@@ -79,7 +88,6 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
         raise UserError(f"{path}: is no scan; understood are {', '.join(FORMATS)} and DICOM series")
     else:
         raise UserError(f"{path}: no such file or folder")
-    _require_sound(scan, path)
     return scan, header
 
 
