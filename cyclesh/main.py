@@ -4,6 +4,7 @@ Everything that a mode does is a plain function elsewhere, callable from a noteb
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,6 +187,17 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
 
 
+def use_huge_pages() -> None:
+    """Start this program again with memory in huge pages, which glibc only offers at start-up.
+
+    Volumes are large and short-lived: on a CPU a seventh of a training step goes into faulting in
+    4 kB pages otherwise. A setting of the user's own stays.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit status."""
     try:
@@ -199,4 +211,5 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(run())
