@@ -4,6 +4,7 @@ Understood are NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd
 that holds a volume (.dcm), and a folder with the slices of one DICOM series.
 """
 
+import gzip
 import logging
 import warnings
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
         nib.imageglobals.logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(action="ignore"):
             scan, header = read_image(path), read_header(path).header
+            _require_spacing(path, header)
     elif suffix_of(path) and path.is_file():
         scan = read_volume(path)
     elif path.exists():
@@ -89,6 +91,17 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
     else:
         raise UserError(f"{path}: no such file or folder")
     return scan, header
+
+
+def _require_spacing(path: Path, header: Header) -> None:
+    """Refuses a NIfTI that gives no spacing, which nibabel silently takes for 1 mm."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    stated = type(header)(content[: header.template_dtype.itemsize], check=False)["pixdim"][1:4]
+    if not (stated > 0).all():
+        size = "x".join(f"{mm:.4g}" for mm in stated[::-1])
+        raise UserError(f"{path}: voxels of {size} mm are not plausible; mend the header")
 
 
 def _require_sound(scan: Scan, path: Path) -> None:
