@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state, tiles
@@ -188,9 +189,22 @@ def _read_json(path: Path) -> dict:
 def _read_checkpoint(folder: Path, step: int, player: str, shapes: dict) -> dict:
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         try:
-            return checkpoints.restore(step, **{player: shapes})[player]
+            item = checkpoints.folder / str(step) / player
+            stored = ocp.StandardCheckpointHandler().metadata(item).tree
+            # Restoring what does not fit would leave the failures of orbax's threads on stderr.
+            fits = _shapes_of(stored) == _shapes_of(shapes)
+            tree = checkpoints.restore(step, **{player: shapes})[player] if fits else None
         except Exception as error:  # orbax raises whatever its file formats raise
             raise UserError(
                 f"{folder}: checkpoint {step} cannot be read ({_line(error)}); "
                 "try --checkpoint=last"
             ) from None
+    if tree is None:
+        raise UserError(
+            f"{folder}: checkpoint {step} holds other networks than {CONFIG} says; was it edited?"
+        )
+    return tree
+
+
+def _shapes_of(tree: dict) -> dict:
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)

@@ -1,5 +1,6 @@
 """One volume written in each format that is read, a DICOM series included."""
 
+import locale
 from pathlib import Path
 
 import nibabel as nib
@@ -38,8 +39,6 @@ def write_series(
     folder.mkdir(parents=True, exist_ok=True)
     image = itk_image(xyz, affine)
     direction = np.reshape(image.GetDirection(), (3, 3))
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
     for number in range(image.GetDepth()):
         part = image[:, :, number]
         tags = {
@@ -58,9 +57,18 @@ def write_series(
         }
         for tag, value in tags.items():
             part.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{(number * 5) % image.GetDepth():03d}.dcm"))
-        writer.Execute(part)
+        write_slice(folder / f"{(number * 5) % image.GetDepth():03d}.dcm", part)
     return folder
+
+
+def write_slice(path: Path, part: sitk.Image) -> None:
+    """One DICOM file, with the identifiers that the image carries."""
+    spoken = locale.setlocale(locale.LC_ALL)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    writer.Execute(part)
+    locale.setlocale(locale.LC_ALL, spoken)  # the writer sets the process's to "C"
 
 
 def patch_header(path: Path, **fields) -> Path:

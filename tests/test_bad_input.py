@@ -442,5 +442,12 @@ def test_a_damaged_scan_as_a_process_of_its_own(workdir, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_workdir_that_does_not_fit_as_a_process_of_its_own(workdir, places, tmp_path):
+    """The checkpoint library fails in threads of its own, which must not print either."""
+    places["WORK"] = Path(shutil.copytree(workdir, tmp_path / "run"))
+    a_larger_network(places["WORK"])
+    require_one_clear_line(spawn(*filled(SEGMENT, places).split()), "other networks")
+
+
 def test_the_corpus_is_large_enough():
     assert len(FILES) + len(COMMANDS) + len(BROKEN) >= 100

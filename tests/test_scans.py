@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from infer_files import DIRECTIONS, affine_of, anatomy, intensities, write_scan
-from scan_formats import itk_image, patch_header, write_itk, write_series
+from scan_formats import itk_image, patch_header, write_itk, write_series, write_slice
 
 from cyclesh.data import scans
 from cyclesh.data.geometry import Grid
@@ -58,10 +58,7 @@ def test_the_slices_of_a_tilted_gantry_stay_where_they_are(tmp_path):
         part = sitk.ReadImage(name)
         x, y, z = part.GetOrigin()
         part.SetMetaData("0020|0032", f"{x}\\{y + 0.5 * number}\\{z}")
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(name)
-        writer.Execute(part)
+        write_slice(Path(name), part)
     scan, _ = scans.read_scan(series)
     # Half a millimetre to the back (+y of LPS, -y of RAS) a slice.
     np.testing.assert_allclose(scan.grid.affine[:3, 2], [0, -0.5, 2.5], atol=1e-6)

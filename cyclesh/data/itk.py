@@ -139,11 +139,11 @@ def _silence() -> Iterator[None]:
     """ITK's libraries print their troubles straight to the process's stderr; ours is one line."""
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
