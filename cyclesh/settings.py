@@ -67,10 +67,10 @@ def _set_data(config: ConfigDict, key: str, text: str) -> None:
 
 def _set_shape(config: ConfigDict, key: str, text: str) -> None:
     parts = text.split("x")
-    if len(parts) != 3:
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise UserError(f"--config: shape={text}: give ZxYxX in voxels, as in 32x40x40")
-    config.data.shape = tuple(_integer(key, part, 1) for part in parts)
-    config.data.override = tuple({*config.data.override, "shape"})
+    config.data.shape = tuple(map(int, parts))
+    config.data.override = tuple(sorted({*config.data.override, "shape"}))
 
 
 def _set_spacing(config: ConfigDict, key: str, text: str) -> None:
@@ -81,7 +81,7 @@ def _set_spacing(config: ConfigDict, key: str, text: str) -> None:
     if len(values) not in (1, 3) or not all(0 < v < 100 for v in values):
         raise UserError(f"--config: spacing={text}: give millimetres, as in 4 or 6x4x4 (ZxYxX)")
     config.data.spacing_mm = values * 3 if len(values) == 1 else values
-    config.data.override = tuple({*config.data.override, "spacing_mm"})
+    config.data.override = tuple(sorted({*config.data.override, "spacing_mm"}))
 
 
 def _set_epochs(config: ConfigDict, key: str, text: str) -> None:
@@ -115,6 +115,34 @@ KEYS: dict[str, Callable[[ConfigDict, str, str], None]] = {
 }
 
 
+# Fields by the numbers that they may hold; every number of the config is in one of the rows.
+ONE_OR_MORE = (
+    "batch model.filters model.depth model.residual_blocks log.row_steps schedule.patience"
+)
+ZERO_OR_MORE = (
+    "steps seed data.processes data.split_seed phantom.seed phantom.extra judge.seed "
+    "phantom.cohort_difference model.gan_init_std loss.cycle loss.shape loss.identity loss.disc "
+    "loss.seg_real loss.seg_fake loss.seg_rec loss.pool_size optim.clip_norm "
+    "augment.shift_mm augment.rotate_deg augment.scale log.report_cases log.keep_every_steps "
+    "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
+    "schedule.decay_epochs schedule.from_epoch schedule.min_delta"
+)
+ABOVE_ZERO = (
+    "log.validate_epochs judge.epochs judge.rate model.norm_epsilon "
+    "optim.gen.rate optim.disc.rate optim.seg.rate optim.gen.eps optim.disc.eps optim.seg.eps"
+)
+ZERO_TO_BELOW_ONE = (
+    "optim.gen.b1 optim.gen.b2 optim.disc.b1 optim.disc.b2 optim.seg.b1 optim.seg.b2 augment.scale"
+)
+LARGEST = 2**31  # seeds and counts are 32-bit
+CHOICES = {
+    "method": tuple(METHODS),
+    "model.generator": GENERATORS,
+    "compute.dtype": DTYPES,
+    "compute.lowering": ops.LOWERINGS,
+}
+
+
 def validate(config: ConfigDict) -> None:
     """Raises UserError naming the first field that cannot work, and what would."""
 
@@ -122,85 +150,70 @@ def validate(config: ConfigDict) -> None:
         if not holds:
             raise UserError(f"--config: {field} is {value_of(config, field)}; {hint}")
 
-    require(config.method in METHODS, "method", f"use one of {', '.join(METHODS)}")
-    require(
-        bool(config.moves) and set(config.moves) <= set(MOVERS), "moves", f"use some of {MOVERS}"
-    )
-    require(
-        ("gen" in config.moves) == ("disc" in config.moves), "moves", "gen and disc go together"
-    )
-    require(config.model.generator in GENERATORS, "model.generator", f"use one of {GENERATORS}")
-    require(config.compute.dtype in DTYPES, "compute.dtype", f"use one of {DTYPES}")
-    require(
-        config.compute.lowering in ops.LOWERINGS,
-        "compute.lowering",
-        f"use one of {ops.LOWERINGS}",
-    )
-    for field in ("batch", "model.filters", "model.depth", "model.residual_blocks"):
-        require(value_of(config, field) >= 1, field, "use 1 or more")
-    for field in (
-        "steps",
-        "seed",
-        "data.processes",
-        "loss.pool_size",
-        "log.report_cases",
-        "log.keep_every_steps",
-        "phantom.seed",
-        "phantom.extra",
-        "judge.seed",
-        "schedule.pretrain_seg_epochs",
-        "schedule.pretrain_gan_epochs",
-        "schedule.constant_epochs",
-        "schedule.decay_epochs",
-        "schedule.from_epoch",
-        "optim.clip_norm",
-        "loss.cycle",
-        "loss.shape",
-        "loss.identity",
-        "loss.disc",
-        "loss.seg_real",
-        "loss.seg_fake",
-        "loss.seg_rec",
-        "augment.shift_mm",
-        "augment.rotate_deg",
-        "augment.scale",
-        "schedule.min_delta",
-    ):
-        value = value_of(config, field)
-        require(math.isfinite(value) and value >= 0, field, "use 0 or more")
-    for field in (
-        "log.validate_epochs",
-        "judge.epochs",
-        "judge.rate",
-        "model.norm_epsilon",
-        "optim.gen.rate",
-        "optim.disc.rate",
-        "optim.seg.rate",
-    ):
-        value = value_of(config, field)
-        require(math.isfinite(value) and value > 0, field, "use a number above 0")
-    require(config.log.row_steps >= 1, "log.row_steps", "use 1 or more")
-    require(config.schedule.patience >= 1, "schedule.patience", "use 1 or more")
-    require(config.augment.scale < 1, "augment.scale", "use less than 1")
-    epochs = config.schedule.constant_epochs + config.schedule.decay_epochs
+    def each_within(names: str, holds: Callable[[float], bool], hint: str) -> None:
+        for name in names.split():
+            value = value_of(config, name)
+            require(math.isfinite(value) and value < LARGEST and holds(value), name, hint)
+
+    each_within(ONE_OR_MORE, lambda v: v >= 1, "use 1 or more")
+    each_within(ZERO_OR_MORE, lambda v: v >= 0, "use 0 or more")
+    each_within(ABOVE_ZERO, lambda v: v > 0, "use a number above 0")
+    each_within(ZERO_TO_BELOW_ONE, lambda v: 0 <= v < 1, "use 0 or more, and less than 1")
+    each_within("phantom.subjects", lambda v: v >= 4, "a split needs 4 or more")
+    for field, choices in CHOICES.items():
+        require(value_of(config, field) in choices, field, f"use one of {', '.join(choices)}")
+    _validate_method(config, require)
+    _validate_networks(config, require)
+    _validate_data(config.data, require)
+
+
+def _validate_method(config: ConfigDict, require: Callable) -> None:
+    moves, loss, schedule = set(config.moves), config.loss, config.schedule
+    require(bool(moves) and moves <= set(MOVERS), "moves", f"use some of {', '.join(MOVERS)}")
+    require(("gen" in moves) == ("disc" in moves), "moves", "gen and disc move together")
+    reads = loss.seg_real + loss.seg_fake + loss.seg_rec
+    require("seg" not in moves or reads > 0, "loss.seg_real", "the segmentors must read something")
+    epochs = schedule.constant_epochs + schedule.decay_epochs
     require(epochs >= 1, "schedule.constant_epochs", "give the method at least one epoch")
+
+
+def _validate_networks(config: ConfigDict, require: Callable) -> None:
+    widths, strides = config.model.disc_widths, config.model.disc_strides
+    require(bool(widths) and min(widths) >= 1, "model.disc_widths", "use 1 or more for each layer")
     require(
-        len(config.model.disc_strides) == len(config.model.disc_widths) + 1,
+        len(strides) == len(widths) + 1 and set(strides) <= {1, 2},
         "model.disc_strides",
-        "give one stride for each of disc_widths and one for the last layer",
+        "give 1 or 2 for each of disc_widths and for the last layer",
     )
+    # InstanceNorm of a single voxel is 0 whatever the voxel: two must remain along each axis.
+    smallest, shape = 2 ** (config.model.depth + 1), config.data.shape
     require(
-        "seg" not in config.moves
-        or config.loss.seg_real + config.loss.seg_fake + config.loss.seg_rec > 0,
-        "loss.seg_real",
-        "the segmentors must read something",
-    )
-    smallest = 2 ** (config.model.depth + 1)
-    require(
-        len(config.data.shape) == 3 and min(config.data.shape) >= smallest,
+        len(shape) == 3 and min(shape) >= smallest,
         "data.shape",
-        f"{config.model.depth} downsamplings need at least {smallest} voxels along each axis",
+        f"{config.model.depth} downsamplings need {smallest} voxels or more along each axis",
     )
+
+
+def _validate_data(data: ConfigDict, require: Callable) -> None:
+    require(len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0, "data.spacing_mm", "use mm")
+    require(
+        len(data.fractions) == 3
+        and min(data.fractions) > 0
+        and abs(sum(data.fractions) - 1) < 1e-6,
+        "data.fractions",
+        "give shares of train, val and test that add to 1",
+    )
+    fields = {"shape", "spacing_mm"}
+    require(
+        set(data.override) <= fields, "data.override", f"use some of {', '.join(sorted(fields))}"
+    )
+    require(
+        data.synthetic == -1 or data.synthetic >= 1,
+        "data.synthetic",
+        "use 1 or more, or -1 for all",
+    )
+    for name, amount in data.real:
+        _amount(f"real_{name}", str(amount))
 
 
 def value_of(config: ConfigDict, field: str):

@@ -52,9 +52,14 @@ def make_phases(config) -> tuple[Phase, ...]:
     loss, schedule = config.loss, config.schedule
     real_only = {"real": 1.0, "fake": 0.0, "rec": 0.0}
     reads = {kind: loss[f"seg_{kind}"] for kind in real_only}
+    # Nothing is pre-trained that the method then has no use for.
+    segments = "seg" in config.moves or bool(loss.shape)
+    translates = "gen" in config.moves or bool(reads["fake"] or reads["rec"])
+    seg_epochs = schedule.pretrain_seg_epochs if segments else 0
+    gan_epochs = schedule.pretrain_gan_epochs if translates else 0
     phases = (
-        Phase("pretrain_seg", ("seg",), schedule.pretrain_seg_epochs, real_only, 0.0),
-        Phase("pretrain_gan", ("gen", "disc"), schedule.pretrain_gan_epochs, real_only, 0.0),
+        Phase("pretrain_seg", ("seg",), seg_epochs, real_only, 0.0),
+        Phase("pretrain_gan", ("gen", "disc"), gan_epochs, real_only, 0.0),
         Phase(
             config.method,
             tuple(config.moves),

@@ -140,7 +140,6 @@ def test_two_modalities_can_be_limited_at_once():
     assert config.data.real == (("ct", 3), ("mr", 0.5))
 
 
-@pytest.mark.xfail(reason="settings keeps them in a set", strict=False)
 def test_what_overrides_the_data_does_not_depend_on_the_process():
     # A set of texts has another order in each process, and runs compare their configs.
     for argument in ("shape=16x24x24,spacing=8", "spacing=8,shape=16x24x24"):
