@@ -108,8 +108,8 @@ def test_gain_and_coil_sensitivity_vary(subjects):
     images = [render_mr(coats, points, 0.0, np.random.default_rng(seed)) for seed in range(8)]
     levels = [image[pure["LV"]].mean() for image in images]
     assert 1.5 < max(levels) / min(levels) < 4.5
-    fat = images[0][pure["fat"]]
-    assert fat.std() / fat.mean() > 0.08
+    unevenness = [image[pure["fat"]].std() / image[pure["fat"]].mean() for image in images]
+    assert np.mean(unevenness) > 0.08  # fat's own mixing alone gives 0.05
 
 
 @pytest.mark.parametrize("render", [render_ct, render_mr])

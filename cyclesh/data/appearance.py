@@ -39,8 +39,8 @@ MR_SIGNAL = {
     "lung": (0.07, 0.02),
     "fat": (1.50, 0.12),
     "muscle": (0.32, 0.04),
-    "wall": (0.40, 0.04),
-    "Myo": (0.40, 0.04),
+    "wall": (0.36, 0.04),
+    "Myo": (0.36, 0.04),
     "liver": (0.36, 0.06),
     "spleen": (0.55, 0.06),
     "cortex": (0.06, 0.02),
@@ -155,11 +155,11 @@ def render_mr(
     Receiver gain (up to 3 times between subjects), a smooth coil sensitivity, Rician noise.
     """
     values = {tissue: float(vary(rng, *level)) for tissue, level in MR_SIGNAL.items()}
-    values |= {tissue: float(vary(rng, 0.85, 0.06)) for tissue in LEFT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.83, 0.06)) for tissue in LEFT_BLOOD}
     values |= {tissue: float(vary(rng, 1.05, 0.06)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
     image = _paint(coats, values, MR_MIXING, points, rng)
-    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.18, count=4)(points)[0]
+    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.15, count=4)(points)[0]
     image *= np.exp(bias)
     sd = noise * rng.uniform(0.035, 0.055)
     real = image + sd * _grain(image.shape, rng, 0.5)
