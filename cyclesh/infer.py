@@ -120,6 +120,9 @@ def completed(task: Task, model: Deployed) -> Task:
 def _one(model: Deployed, task: Task, job: Job) -> str:
     """Reads, computes and writes one scan; a line about it."""
     source = Source(job.scan, *scans.read_scan(job.scan))
+    rule = model.description.window(task.modality)
+    for doubt in scans.doubts(source.scan, source.header, task.modality, rule):
+        _say(f"warning: {job.scan}: {doubt}")
     seen = region.look(
         model,
         source.scan,

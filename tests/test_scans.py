@@ -1,6 +1,7 @@
 """Reading scans of every format, refusing what is none, writing NIfTI."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -226,6 +227,25 @@ def test_a_folder_without_scans_is_refused(tmp_path):
     (tmp_path / "a_label.nii").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds no scan \(1 left out"):
         scans.find_scans(tmp_path, lambda _: False)
+
+
+FIXED, PERCENTILE = ("fixed", -500.0, 500.0), ("percentile", 0.5, 99.5)
+
+
+def test_a_scan_that_may_be_another_modality_or_mirrored_is_doubted(tmp_path):
+    scan, header = scans.read_scan(write_scan(tmp_path / "ct.nii.gz", "ct"))
+    assert scans.doubts(scan, header, "ct", FIXED) == []
+    mr, mr_header = scans.read_scan(write_scan(tmp_path / "mr.nii.gz", "mr"))
+    assert scans.doubts(mr, mr_header, "mr", PERCENTILE) == []
+    (doubt,) = scans.doubts(mr, mr_header, "ct", FIXED)
+    assert "no value below 0" in doubt and "is it ct?" in doubt
+    air = np.where(scan.values < 0, np.float32(-1000), scan.values)
+    (doubt,) = scans.doubts(replace(scan, values=air), header, "mr", PERCENTILE)
+    assert "is it mr?" in doubt
+    header = header.copy()
+    header["sform_code"] = header["qform_code"] = 0
+    (doubt,) = scans.doubts(scan, header, "ct", FIXED)
+    assert "which side is left" in doubt
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -13,10 +13,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from cyclesh.data.description import Window
 from cyclesh.data.itk import is_dicom, read_series, read_volume
 from cyclesh.data.nifti import Header
 from cyclesh.data.raw import Scan, read_header, read_image
-from cyclesh.data.verify import PLAUSIBLE_SPACING_MM
+from cyclesh.data.verify import AIR_HU, PLAUSIBLE_SPACING_MM
 from cyclesh.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
@@ -72,6 +73,22 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
         raise UserError(f"{path}: says that it holds more voxels than memory does") from None
     _require_sound(scan, path)
     return scan, header
+
+
+def doubts(scan: Scan, header: Header | None, modality: str, rule: Window) -> list[str]:
+    """What makes a scan doubtful that can be used: it may be another modality, or mirrored."""
+    found = []
+    kind, low, high = rule
+    if kind == "fixed" and low < 0 <= scan.values.min():
+        found.append(f"no value below 0 (window {low:g}..{high:g}): is it {modality}?")
+    if (
+        kind == "percentile"
+        and ((scan.values > AIR_HU[0]) & (scan.values < AIR_HU[1])).mean() > 0.05
+    ):
+        found.append(f"holds voxels like a CT's air: is it {modality}?")
+    if header is not None and not (header["sform_code"] or header["qform_code"]):
+        found.append("its header does not say which side is left; the usual is assumed")
+    return found
 
 
 def _read(path: Path) -> tuple[Scan, Header | None]:

@@ -59,7 +59,13 @@ def overlay_png(
 def _draw(axis, pixels: np.ndarray, classes: np.ndarray | None, size_mm: tuple[float, float]):
     height, width = (n * mm for n, mm in zip(pixels.shape, size_mm, strict=True))
     axis.imshow(pixels, "gray", vmin=-1, vmax=1, extent=(0, width, height, 0))
-    for index in np.unique(classes[classes > 0]) if classes is not None else ():
+    for index in _largest_first(classes) if classes is not None else ():
         for line in outlines(classes == index, size_mm):
             axis.plot(*line.T, color=structure_colour(index - 1), linewidth=1.2)
     axis.set_axis_off()
+
+
+def _largest_first(classes: np.ndarray) -> np.ndarray:
+    """The structures of a slice: where two share a border, the smaller one's outline is on top."""
+    indices, sizes = np.unique(classes[classes > 0], return_counts=True)
+    return indices[np.argsort(-sizes, kind="stable")]

@@ -1,0 +1,39 @@
+"""The picture beside a result."""
+
+import io
+
+import matplotlib.image
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from cyclesh.scoring.overlay import View, overlay_png
+from cyclesh.scoring.style import structure_colour
+
+SHAPE = (12, 16, 20)
+
+
+def colours(png: bytes) -> set[tuple[int, ...]]:
+    pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
+    return set(map(tuple, np.unique((pixels * 255).round().astype(int).reshape(-1, 3), axis=0)))
+
+
+def rgb(index: int) -> tuple[int, ...]:
+    return tuple(round(c * 255) for c in to_rgb(structure_colour(index)))
+
+
+def test_structures_are_outlined_in_their_colours():
+    classes = np.zeros(SHAPE, np.uint8)
+    classes[3:9, 4:12, 5:15] = 1
+    classes[5:7, 6:10, 8:12] = 3  # within the first
+    image = np.linspace(-1, 1, classes.size).reshape(SHAPE)
+    views = [View("ct", image, classes), View("synthetic mr", image, None)]
+    found = colours(overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case"))
+    assert {rgb(0), rgb(2)} <= found
+    assert overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case") == overlay_png(
+        views, ("a", "b", "c"), (2, 1, 1), "case"
+    )
+
+
+def test_a_scan_in_which_nothing_is_found_is_shown_all_the_same():
+    view = View("ct", np.zeros(SHAPE), np.zeros(SHAPE, np.uint8))
+    assert overlay_png([view], ("a",), (2, 1, 1), "case").startswith(b"\x89PNG")
