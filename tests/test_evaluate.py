@@ -1,0 +1,131 @@
+"""Scores of toy networks whose results are known by hand."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cyclesh import evaluate
+from cyclesh.domains import DOMAINS
+from cyclesh.evaluate import Forward, Model
+
+NAMES = ("left", "right")
+SHAPE = (4, 4, 4)
+
+
+def volume(case: str, modality: str, split: str = "test", pair_of: str | None = None):
+    return SimpleNamespace(id=case, modality=modality, split=split, pair_of=pair_of)
+
+
+class ToyStore:
+    """CT shows class c as intensity c / 10, MR as -c / 10; both have two cases and a true pair."""
+
+    description = SimpleNamespace(
+        modalities=("ct", "mr"), names=NAMES, classes=3, spacing_mm=(1.0, 1.0, 1.0)
+    )
+
+    def __init__(self):
+        self.volumes = tuple(
+            volume(f"{m}_{i}", m, split) for m in ("ct", "mr") for i, split in enumerate(SPLITS)
+        ) + (volume("mr_of_ct_1", "mr", "paired", "ct_1"),)
+
+    def select(self, modality, split):
+        return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
+
+    def label(self, v):
+        case = v.pair_of or v.id
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[:, :, 0] = 1
+        labels[:, : 1 + int(case[-1]), 3] = 2
+        return labels
+
+    def image(self, v):
+        sign = 1 if v.modality == "ct" else -1
+        return sign * self.label(v).astype(np.float32) / 10
+
+
+SPLITS = ("val", "test", "test")
+
+
+def nearest(tree, image):
+    """Segments by intensity, for the sign that the tree names; `blind` sees no "right"."""
+    labels = np.clip(np.rint(np.asarray(image) * 10 * tree["sign"]), 0, 2).astype(np.uint8)
+    return np.where(labels == 2, 0, labels).astype(np.uint8) if tree.get("blind") else labels
+
+
+FORWARD = Forward(
+    translate=lambda tree, image: tree["gain"] * np.asarray(image),
+    segment=nearest,
+    seg_loss=lambda tree, image, label: float((nearest(tree, image) != label).mean()),
+)
+SEES = {"A": {"sign": 1}, "B": {"sign": -1}}
+FLIPS = {d: {"gain": -1.0} for d in DOMAINS}  # the perfect translation, both ways
+
+
+def scored(**parts):
+    model = Model(FORWARD, **{"gen": None, "seg": None, "judge": None, **parts})
+    store = ToyStore()
+    entries = [
+        evaluate.score_volume(model, store, d, v) for d, v in evaluate.domain_volumes(store, "test")
+    ]
+    return evaluate.summarise(entries, store), entries, model, store
+
+
+def test_a_perfect_model_scores_one_everywhere():
+    results, *_ = scored(gen=FLIPS, seg=SEES, judge=SEES)
+    for m in ("ct", "mr"):
+        assert results["test"][m]["dice"] == {"mean": 1.0, "left": 1.0, "right": 1.0}
+        assert results["test"][m]["n"] == 2 and results["test"][m]["assd_mm"]["mean"] == 0
+        assert results["s_score"][m]["mean"] == results["judge"][m]["dice"]["mean"] == 1
+    assert results["judge"]["mr"]["ceiling"] == 1 and results["judge"]["ct"]["ceiling"] is None
+    assert results["translation"]["mr"]["mae"] == 0 and results["translation"]["ct"] is None
+
+
+def test_the_s_score_of_a_modality_is_of_synthetic_volumes_of_that_modality():
+    blind_mr_judge = {"A": SEES["A"], "B": {"sign": -1, "blind": True}}
+    results, *_ = scored(gen=FLIPS, seg=SEES, judge=blind_mr_judge)
+    assert results["s_score"]["mr"] == {"mean": 0.5, "left": 1.0, "right": 0.0}
+    assert results["s_score"]["ct"]["mean"] == 1
+    assert results["judge"]["mr"]["dice"]["right"] == 0 and results["judge"]["mr"]["ceiling"] == 0.5
+
+
+def test_an_untranslated_volume_has_no_shape_for_the_other_judge():
+    stays = {d: {"gain": 1.0} for d in DOMAINS}
+    results, *_ = scored(gen=stays, judge=SEES)
+    assert results["s_score"]["ct"]["mean"] == results["s_score"]["mr"]["mean"] == 0
+    assert results["test"] == {"ct": None, "mr": None}
+    # 0.1 and -0.1, 0.2 and -0.2: twice the label over ten, averaged over the voxels.
+    label = ToyStore().label(volume("ct_1", "ct"))
+    assert results["translation"]["mr"]["mae"] == pytest.approx(2 * label.mean() / 10)
+
+
+def test_a_missing_structure_is_counted():
+    results, *_ = scored(seg={d: {**SEES[d], "blind": True} for d in DOMAINS})
+    assert results["test"]["ct"]["empty"] == {"left": 0, "right": 2}
+    assert results["test"]["ct"]["assd_mm"]["right"] is None
+    assert results["test"]["ct"]["dice"]["mean"] == 0.5
+
+
+def test_validation_reads_the_validation_split_and_averages_both_modalities():
+    blind = {"A": SEES["A"], "B": {"sign": -1, "blind": True}}
+    figures = evaluate.validate(Model(FORWARD, FLIPS, blind, SEES), ToyStore())
+    assert figures["val/dice_ct"] == 1 and figures["val/dice_mr"] == 0.5
+    assert figures["val/dice"] == 0.75 and figures["val/s_score"] == 1
+    # One voxel row of four is "right" in case 0 of each modality: blind in one of the two.
+    assert figures["val/seg_loss"] == pytest.approx((0 + 4 / 64) / 2)
+    assert not any(
+        "s_score" in key for key in evaluate.validate(Model(FORWARD, None, SEES, None), ToyStore())
+    )
+
+
+def test_cases_for_the_report_run_from_the_worst_to_the_best():
+    _, entries, model, store = scored(gen=FLIPS, seg=SEES, judge=SEES)
+    chosen = evaluate.choose_cases(entries, 2)
+    assert [entry.volume.id for entry in chosen] == ["ct_1", "ct_2", "mr_1", "mr_2"]
+    assert len(evaluate.choose_cases(entries, 1)) == 2
+    images = evaluate.case_images(model, store, chosen[0])
+    np.testing.assert_allclose(images.reconstruction, images.source)
+    np.testing.assert_allclose(images.translation, images.truth)
+    assert (images.source_modality, images.target_modality) == ("ct", "mr")
+    assert math.isclose(images.s_score, 1.0)
