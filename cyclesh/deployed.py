@@ -9,19 +9,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state, tiles
 from cyclesh.data.description import Description
 from cyclesh.domains import DOMAINS, other, per_domain
 from cyclesh.errors import UserError
+from cyclesh.run import CHECKPOINTS, CONFIG, DATA, load_tree
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.memory import free_memory_bytes
 
 # Memory of a forward pass, as XLA plans it: ten float32 a voxel and filter, and some slack.
 BYTES_A_VOXEL_AND_FILTER = 44
-CONFIG, DATA, CHECKPOINTS = "config.json", "data.json", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def load(folder: Path | str, which: str = "best", pass_voxels: int = 0) -> Deplo
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir():
         raise UserError(f"{folder}: has no checkpoints yet; let it train first")
-    with Checkpoints(checkpoints) as opened:
+    with Checkpoints(checkpoints, read_only=True) as opened:
         step = opened.resolve(which)
     return Deployed(
         config=config,
@@ -141,7 +140,7 @@ def load(folder: Path | str, which: str = "best", pass_voxels: int = 0) -> Deplo
             "data": data["sha256"],
         },
         name=str(folder),
-        read_tree=partial(_read_checkpoint, folder, step),
+        read_tree=partial(load_tree, folder, str(step)),
         pass_voxels=pass_voxels or voxels_that_fit(config, free_memory_bytes() // 2),
     )
 
@@ -184,27 +183,3 @@ def _read_json(path: Path) -> dict:
         raise UserError(f"{path.parent}: is no workdir (no {path.name}); train first") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-
-
-def _read_checkpoint(folder: Path, step: int, player: str, shapes: dict) -> dict:
-    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        try:
-            item = checkpoints.folder / str(step) / player
-            stored = ocp.StandardCheckpointHandler().metadata(item).tree
-            # Restoring what does not fit would leave the failures of orbax's threads on stderr.
-            fits = _shapes_of(stored) == _shapes_of(shapes)
-            tree = checkpoints.restore(step, **{player: shapes})[player] if fits else None
-        except Exception as error:  # orbax raises whatever its file formats raise
-            raise UserError(
-                f"{folder}: checkpoint {step} cannot be read ({_line(error)}); "
-                "try --checkpoint=last"
-            ) from None
-    if tree is None:
-        raise UserError(
-            f"{folder}: checkpoint {step} holds other networks than {CONFIG} says; was it edited?"
-        )
-    return tree
-
-
-def _shapes_of(tree: dict) -> dict:
-    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)

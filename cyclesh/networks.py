@@ -106,6 +106,7 @@ class UNet(nn.Module):
     depth: int = 3  # downsamplings
     pooling: bool = False  # max-pool (segmentor) instead of a stride-2 convolution (generator)
     norm_epsilon: float | None = None
+    activation: Callable[[Array], Array] = nn.relu
     out_activation: Callable[[Array], Array] = lambda x: x
     remat: bool = False  # recompute blocks in the backward pass instead of storing them
 
@@ -115,7 +116,9 @@ class UNet(nn.Module):
         size = volume.shape[1:4]
         x = ops.pad_to_multiple(volume, 2**self.depth)
         make = nn.remat(Block) if self.remat else Block
-        block = partial(make, conv=self.conv, activation=nn.relu, norm_epsilon=self.norm_epsilon)
+        block = partial(
+            make, conv=self.conv, activation=self.activation, norm_epsilon=self.norm_epsilon
+        )
         widths = [self.filters * 2**level for level in range(self.depth + 1)]
         skips = []
         for level, width in enumerate(widths):

@@ -19,7 +19,7 @@ RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
 
 def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -> dict:
     """Score a checkpoint ("best", "last" or a step) on a split; returns results.json's content."""
-    with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
+    with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         last, validation = checkpoints.steps()[-1], checkpoints.scores().get(step)
     params = load_params(run, str(step))

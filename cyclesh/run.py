@@ -109,24 +109,28 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path}: cannot be read ({error}); restore it or train anew") from None
 
 
+def check_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where the workdir belongs to a run of another config."""
+    if not (workdir / CONFIG).exists():
+        return
+    found = settings.flat(settings.to_json(read_config(workdir)))
+    differing = [
+        field
+        for field, value in settings.flat(settings.to_json(config)).items()
+        if field not in FREE_FIELDS and found.get(field) != value
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir}: was made with another {', '.join(differing[:3])}; "
+            "give another --workdir, or that config"
+        )
+
+
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Make the workdir and its config.json, or check that it belongs to this config."""
-    wanted = settings.to_json(config)
-    if (workdir / CONFIG).exists():
-        found = settings.flat(settings.to_json(read_config(workdir)))
-        differing = [
-            field
-            for field, value in settings.flat(wanted).items()
-            if field not in FREE_FIELDS and found.get(field) != value
-        ]
-        if differing:
-            raise UserError(
-                f"{workdir}: was made with another {', '.join(differing[:3])}; "
-                "give another --workdir, or that config"
-            )
+    """Make the workdir and its config.json."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, wanted)
+        write_json(workdir / CONFIG, settings.to_json(config))
     except OSError as error:
         raise UserError(
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
@@ -210,16 +214,22 @@ def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
     folder = workdir / CHECKPOINTS
     if not folder.is_dir():
         raise UserError(f"{workdir}: is no workdir with checkpoints; train there first")
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         try:
-            return checkpoints.restore(step, **{name: shapes})[name]
-        except (ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0][:200]
+            fits = checkpoints.holds(step, name, shapes)
+            tree = checkpoints.restore(step, **{name: shapes})[name] if fits else None
+        except Exception as error:  # orbax raises whatever its file formats raise
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"{workdir}: its {name} networks do not fit this config ({reason}); "
-                "use its filters, depth and structures"
+                f"{workdir}: checkpoint {step} cannot be read ({reason}); try --checkpoint=last"
             ) from None
+    if tree is None:
+        raise UserError(
+            f"{workdir}: checkpoint {step} holds other {name} networks than the config says; "
+            "filters, depth and structures must be the same"
+        )
+    return tree
 
 
 def load_params(run: Run, which: str) -> Players:

@@ -132,7 +132,8 @@ ABOVE_ZERO = (
     "optim.gen.rate optim.disc.rate optim.seg.rate optim.gen.eps optim.disc.eps optim.seg.eps"
 )
 ZERO_TO_BELOW_ONE = (
-    "optim.gen.b1 optim.gen.b2 optim.disc.b1 optim.disc.b2 optim.seg.b1 optim.seg.b2 augment.scale"
+    "optim.gen.b1 optim.gen.b2 optim.disc.b1 optim.disc.b2 optim.seg.b1 optim.seg.b2 augment.scale "
+    "model.seg_leak"
 )
 LARGEST = 2**31  # seeds and counts are 32-bit
 CHOICES = {

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +113,7 @@ def make_networks(config, classes: int) -> Players:
         conv=conv,
         depth=model.depth,
         pooling=True,
+        activation=partial(nn.leaky_relu, negative_slope=model.seg_leak),
         **common,
     )
     widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)

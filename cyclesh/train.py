@@ -30,6 +30,7 @@ from cyclesh.run import (
     Run,
     as_trees,
     build_run,
+    check_workdir,
     claim_workdir,
     first_state,
     load_params,
@@ -53,9 +54,10 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> dict:
     settings.validate(config)
     use_compilation_cache(cache_folder("compiled"))
     workdir = Path(workdir)
-    claim_workdir(config, workdir)
+    check_workdir(config, workdir)
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
+    claim_workdir(config, workdir)
     record_data(run)
     judge = judges(config, store, quiet) if translates(config) else None
     last_step = fit(run, judge, quiet)

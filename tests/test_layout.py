@@ -86,20 +86,24 @@ def allowed(importer: str, target: str) -> bool:
     return among_users or (tops[0] == tops[1] and tops[0] in FOLDERS)
 
 
+def text_of(module: str) -> str:
+    return MODULES[module].read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module):
-    wrong = [t for t in own_imports(MODULES[module].read_text()) if not allowed(module, t)]
+    wrong = [t for t in own_imports(text_of(module)) if not allowed(module, t)]
     assert not wrong, f"{module} must not import {', '.join(wrong)}"
 
 
 def test_nothing_goes_round_in_circles():
-    graph = {module: own_imports(path.read_text()) for module, path in MODULES.items()}
+    graph = {module: own_imports(text_of(module)) for module in MODULES}
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(NO_JAX)])
 def test_worker_processes_do_not_load_jax(module):
-    roots = {name.partition(".")[0] for name in imported(MODULES[module].read_text())}
+    roots = {name.partition(".")[0] for name in imported(text_of(module))}
     assert not roots & JAX
 
 

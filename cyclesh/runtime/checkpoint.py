@@ -22,7 +22,8 @@ SCORE = "validation"
 class Checkpoints:
     """The checkpoints of one workdir. Close it (or leave its `with`) to finish pending writes."""
 
-    def __init__(self, folder: Path, keep_every_steps: int = 0):
+    def __init__(self, folder: Path, keep_every_steps: int = 0, read_only: bool = False):
+        """A reader is read_only: a writer clears away unfinished saves, which may be another's."""
         keep = [
             policies.LatestN(2),  # the newest, and the one to fall back to should it be damaged
             policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1),
@@ -36,7 +37,8 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 best_fn=lambda metrics: metrics[SCORE],
                 best_mode="max",
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
         )
 
@@ -95,6 +97,14 @@ class Checkpoints:
         """Until everything that was saved is on disk."""
         self._manager.wait_until_finished()
 
+    def holds(self, step: int, name: str, template) -> bool:
+        """Whether a tree was saved with the shapes of ``template``.
+
+        Ask before restoring: what does not fit fails in orbax's threads, noisily.
+        """
+        stored = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / name).tree
+        return _shapes(stored) == _shapes(template)
+
     def restore(self, step: int, **templates) -> dict:
         """Items of one checkpoint, each like its template tree (arrays or ShapeDtypeStructs)."""
         args = {
@@ -122,6 +132,10 @@ class Checkpoints:
                 self._manager.delete(step)
                 logging.error("checkpoint %s removed", damaged)
         return None
+
+
+def _shapes(tree) -> dict:
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
 
 
 def _abstract(leaf):
