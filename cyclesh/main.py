@@ -202,7 +202,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit status."""
     try:
         parse(sys.argv if argv is None else argv)
-        logging.set_verbosity(logging.ERROR if FLAGS.quiet else logging.WARNING)
+        logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant to be
         return MODES[FLAGS.mode]()
     except (UserError, NonFiniteError, Stopped) as error:
         print(f"cyclesh: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from absl import flags
 from absl.testing import flagsaver
 
+import cyclesh.train  # noqa: F401  defines the flags of grain: those not known here are lost
 from cyclesh import main
 
 ROOT = Path(__file__).parent.parent

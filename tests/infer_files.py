@@ -95,6 +95,7 @@ def threshold_segmentor(tree: dict) -> dict:
 def write_workdir(folder: Path, method: str = "joint") -> Path:
     """What training leaves of a run: the segmentors know CT by its values; generators at random."""
     config = tiny_config(method)
+    config.model.seg_leak = 0.0  # the segmentors are written by hand, of relu(x) and relu(-x)
     nets = state.make_networks(config, BALLS.classes)
     segmentor = threshold_segmentor(tree_of(nets.seg))
     trees = {

@@ -523,7 +523,9 @@ def test_two_whole_steps_against_a_second_computation(joint):
         fakes.append(made)
         assert metrics.keys() == joint.metrics[n].keys() - {"finite"}
         for name, expected in metrics.items():
-            np.testing.assert_allclose(joint.metrics[n][name], expected, rtol=2e-5, err_msg=name)
+            # A gradient's norm sums thousands of float32 products, here in another order.
+            rtol = 1e-4 if name.endswith("/grad") else 2e-5
+            np.testing.assert_allclose(joint.metrics[n][name], expected, rtol=rtol, err_msg=name)
 
         moved = plain.adam(params, history)
         after = joint.states[n + 1]

@@ -38,7 +38,6 @@ class Checkpoints:
                 best_fn=lambda metrics: metrics[SCORE],
                 best_mode="max",
                 cleanup_tmp_directories=not read_only,
-                read_only=read_only,
             ),
         )
 
