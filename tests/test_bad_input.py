@@ -445,7 +445,7 @@ def test_a_workdir_that_does_not_fit_as_a_process_of_its_own(workdir, places, tm
     """The checkpoint library fails in threads of its own, which must not print either."""
     places["WORK"] = Path(shutil.copytree(workdir, tmp_path / "run"))
     a_larger_network(places["WORK"])
-    require_one_clear_line(spawn(*filled(SEGMENT, places).split()), "other networks")
+    require_one_clear_line(spawn(*filled(SEGMENT, places).split()), "other seg networks")
 
 
 def test_the_corpus_is_large_enough():
