@@ -154,7 +154,8 @@ def validate(config: ConfigDict) -> None:
     def each_within(names: str, holds: Callable[[float], bool], hint: str) -> None:
         for name in names.split():
             value = value_of(config, name)
-            require(math.isfinite(value) and value < LARGEST and holds(value), name, hint)
+            require(math.isfinite(value) and holds(value), name, hint)
+            require(value < LARGEST, name, f"use less than {LARGEST}")
 
     each_within(ONE_OR_MORE, lambda v: v >= 1, "use 1 or more")
     each_within(ZERO_OR_MORE, lambda v: v >= 0, "use 0 or more")

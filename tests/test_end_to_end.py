@@ -170,7 +170,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(finishe
     workdir = tmp_path / "run"
     done = cyclesh(
         "--config=configs/baseline.py:tiny",
-        "--config.optim.seg.rate=1e30",
+        "--config.optim.seg.rate=1e9",
         f"--workdir={workdir}",
         status=3,
     )
