@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import settings, state, tiles
+from cyclesh import networks, settings, state, tiles
 from cyclesh.data.description import Description
 from cyclesh.domains import DOMAINS, other, per_domain
 from cyclesh.errors import UserError
@@ -109,9 +109,8 @@ class Deployed:
 
 
 def tree_shapes(net) -> dict:
-    """Shapes of the parameters of both domains' networks; they do not depend on the volume's."""
-    volume = jnp.zeros((1, 32, 32, 32, 1))
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), volume)["params"])
+    """Shapes of the parameters of both domains' networks."""
+    shapes = networks.parameter_shapes(net)
     return per_domain(lambda _: shapes)
 
 

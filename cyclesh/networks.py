@@ -20,15 +20,19 @@ from cyclesh import ops
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
+def parameter_shapes(net: nn.Module) -> dict:
+    """The shapes of a network's parameters, which no grid size changes."""
+    volume = jnp.zeros((1, 32, 32, 32, 1))
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), volume)["params"])
+
+
 def draw_parameters(net: nn.Module, key: Array, std: Callable[[int], float]) -> dict:
     """Fresh parameters: normal kernels of deviation ``std(fan_in)``, biases zero.
 
-    Modules only give the shapes (which no grid size changes), and all kernels are cut from one
-    draw: a random number generator a layer takes minutes to compile for six networks.
+    Modules only give the shapes, and all kernels are cut from one draw: a random number generator
+    a layer takes minutes to compile for six networks.
     """
-    volume = jnp.zeros((1, 32, 32, 32, 1))
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), volume)["params"])
-    leaves, tree = jax.tree.flatten(shapes)
+    leaves, tree = jax.tree.flatten(parameter_shapes(net))
     ends = list(itertools.accumulate(leaf.size for leaf in leaves))
     normal = jax.random.normal(key, (ends[-1],))
 

@@ -7,7 +7,6 @@ TensorBoard events, checkpoints/, and once scored results.json, cases.csv, repor
 import json
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -194,7 +193,7 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     found = checkpoints.restore_newest(**as_trees(shapes))
     if found:
         return from_trees(found[1]), found[0]
-    fresh = jax.jit(partial(run.new_state))(jax.random.key(run.config.seed))
+    fresh = jax.jit(run.new_state)(jax.random.key(run.config.seed))
     taken = {
         name: load_tree(Path(workdir), "best", name, getattr(shapes.params, name))
         for name, workdir in run.config.init.items()
