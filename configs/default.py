@@ -84,15 +84,18 @@ def fields() -> ConfigDict:
 
     # --- Adam for each kind of network (4.2: 2e-4 for S, G and D as in CycleGAN)
     c.optim = o = ConfigDict()
-    o.gen = ConfigDict({"rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8})
-    o.disc = ConfigDict({"rate": 2e-4, "b1": 0.5, "b2": 0.999, "eps": 1e-8})
-    o.seg = ConfigDict({"rate": 2e-4, "b1": 0.9, "b2": 0.999, "eps": 1e-8})
+    # pretrain_rate: in the pre-training phases; 0: the same rate (ours)
+    adam = {"rate": 2e-4, "pretrain_rate": 0.0, "b1": 0.5, "b2": 0.999, "eps": 1e-8}
+    o.gen = ConfigDict(adam)
+    o.disc = ConfigDict(adam)
+    o.seg = ConfigDict({**adam, "b1": 0.9})
     o.clip_norm = 0.0  # clip each player's gradient to this global norm; 0: never
 
     # --- epochs, each one pass over the larger domain (4.2)
     c.schedule = s = ConfigDict()
     s.pretrain_seg_epochs = 0  # segmentors alone on real data (the paper: 100, "for the purpose
     s.pretrain_gan_epochs = 0  # of fast experimenting"; G and D with gamma 0: 60); then the method
+    s.pretrain_gan_shape = 0.0  # gamma while G and D are pre-trained (ours; S rests meanwhile)
     s.constant_epochs = 50  # at full rate,
     s.decay_epochs = 50  # then linearly to 0
     s.early_stop = False  # stop when the validation segmentation loss stalls (4.2)

@@ -125,7 +125,8 @@ ZERO_OR_MORE = (
     "loss.seg_real loss.seg_fake loss.seg_rec loss.pool_size optim.clip_norm "
     "augment.shift_mm augment.rotate_deg augment.scale log.report_cases log.keep_every_steps "
     "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
-    "schedule.decay_epochs schedule.from_epoch schedule.min_delta"
+    "schedule.decay_epochs schedule.from_epoch schedule.min_delta schedule.pretrain_gan_shape "
+    "optim.gen.pretrain_rate optim.disc.pretrain_rate optim.seg.pretrain_rate"
 )
 ABOVE_ZERO = (
     "log.validate_epochs judge.epochs judge.rate model.norm_epsilon "

@@ -60,7 +60,7 @@ def make_phases(config) -> tuple[Phase, ...]:
     gan_epochs = schedule.pretrain_gan_epochs if translates else 0
     phases = (
         Phase("pretrain_seg", ("seg",), seg_epochs, real_only, 0.0),
-        Phase("pretrain_gan", ("gen", "disc"), gan_epochs, real_only, 0.0),
+        Phase("pretrain_gan", ("gen", "disc"), gan_epochs, real_only, schedule.pretrain_gan_shape),
         Phase(
             config.method,
             tuple(config.moves),
@@ -79,7 +79,7 @@ def players_in_use(config) -> tuple[str, ...]:
     names |= {name for name, workdir in config.init.items() if workdir}
     if any(phase.seg_reads["fake"] or phase.seg_reads["rec"] for phase in phases):
         names.add("gen")
-    if config.loss.shape:
+    if any(phase.shape_weight for phase in phases):
         names.add("seg")
     return tuple(name for name in Players._fields if name in names)
 
@@ -126,9 +126,15 @@ def make_rates(config, epoch_steps: int) -> Players:
     phases, schedule = make_phases(config), config.schedule
 
     def rate(name: str) -> optax.Schedule:
-        updates = sum(phase.epochs for phase in phases if name in phase.moves) * epoch_steps
-        decay = schedule.decay_epochs * epoch_steps if name in config.moves else 0
-        return schedules.constant_then_linear(config.optim[name].rate, updates - decay, decay)
+        optim, moves = config.optim[name], name in config.moves
+        return schedules.constant_then_linear(
+            optim.rate,
+            schedule.constant_epochs * epoch_steps if moves else 0,
+            schedule.decay_epochs * epoch_steps if moves else 0,
+            pretrain_rate=optim.pretrain_rate or optim.rate,
+            pretrain_updates=epoch_steps
+            * sum(phase.epochs for phase in phases[:-1] if name in phase.moves),
+        )
 
     return Players(*map(rate, Players._fields))
 

@@ -253,10 +253,12 @@ def judge_config(config: ConfigDict) -> ConfigDict:
             "data.synthetic": -1,
             "schedule.pretrain_seg_epochs": 0,
             "schedule.pretrain_gan_epochs": 0,
+            "schedule.pretrain_gan_shape": 0.0,
             "schedule.constant_epochs": constant,
             "schedule.decay_epochs": judge.judge.epochs - constant,
             "schedule.early_stop": False,
             "optim.seg.rate": judge.judge.rate,
+            "optim.seg.pretrain_rate": 0.0,
             "log.validate_epochs": max(judge.judge.epochs / 10, 1.0),
             **{f"init.{name}": "" for name in Players._fields},
         }

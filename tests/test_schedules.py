@@ -12,14 +12,14 @@ EPOCH_STEPS = 7
 
 
 def test_by_hand():
-    rate = constant_then_linear(0.8, 3, 4)
+    rate = constant_then_linear(0.8, 3, 4, pretrain_rate=1.0, pretrain_updates=2)
     np.testing.assert_allclose(
-        [rate(n) for n in range(9)], [0.8, 0.8, 0.8, 0.8, 0.6, 0.4, 0.2, 0, 0], atol=1e-7
+        [rate(n) for n in range(11)], [1, 1, 0.8, 0.8, 0.8, 0.8, 0.6, 0.4, 0.2, 0, 0], atol=1e-7
     )
 
 
 def test_without_decay_it_is_constant_to_the_last_update():
-    rate = constant_then_linear(0.8, 3, 0)
+    rate = constant_then_linear(0.8, 3, 0, pretrain_rate=1.0, pretrain_updates=0)
     np.testing.assert_allclose([rate(n) for n in range(3)], 0.8)
 
 
@@ -37,6 +37,16 @@ def test_pre_training_comes_before_the_decay():
     for rate, pre_training in ((rates.seg, 100), (rates.gen, 60), (rates.disc, 60)):
         values = [rate((pre_training + epoch) * EPOCH_STEPS) for epoch in (0, 50, 75, 100)]
         np.testing.assert_allclose(values, [2e-4, 2e-4, 1e-4, 0], atol=1e-12)
+
+
+def test_pre_training_may_have_a_rate_of_its_own():
+    config = default.build("mmwhs", "joint")
+    config.schedule.pretrain_seg_epochs, config.optim.seg.pretrain_rate = 100, 1e-3
+    config.optim.gen.pretrain_rate = 1e-3  # G is not pre-trained here, so it never counts
+    rates = state.make_rates(config, EPOCH_STEPS)
+    values = [rates.seg(epoch * EPOCH_STEPS) for epoch in (0, 99, 100, 150, 175)]
+    np.testing.assert_allclose(values, [1e-3, 1e-3, 2e-4, 2e-4, 1e-4], atol=1e-9)
+    np.testing.assert_allclose(rates.gen(0), 2e-4, atol=1e-9)
 
 
 def test_a_tree_that_rests_does_not_age():

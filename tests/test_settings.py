@@ -209,6 +209,7 @@ COUNTS = (
 NOT_NEGATIVE = (
     *("optim.clip_norm", "loss.cycle", "loss.shape", "loss.identity", "loss.disc"),
     *("loss.seg_real", "loss.seg_fake", "loss.seg_rec", "schedule.min_delta"),
+    *("schedule.pretrain_gan_shape", "optim.gen.pretrain_rate", "optim.seg.pretrain_rate"),
     *("augment.shift_mm", "augment.rotate_deg", "augment.scale"),
 )
 POSITIVE = (

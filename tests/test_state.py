@@ -29,6 +29,10 @@ def test_pre_training_goes_first_and_is_baseline_and_gan():
         Phase("pretrain_gan", ("gen", "disc"), 60, REAL_ONLY, 0.0),
         Phase("joint", ("gen", "disc", "seg"), 100, ALIKE, 1.0),
     )
+    config.schedule.pretrain_gan_shape = 0.5  # our choice: S, at rest, guides G from the start
+    assert state.make_phases(config)[1] == Phase(
+        "pretrain_gan", ("gen", "disc"), 60, REAL_ONLY, 0.5
+    )
     for method, moves in (("baseline", ("seg",)), ("gan", ("gen", "disc"))):
         (phase,) = state.make_phases(default.build("mmwhs", method))
         assert phase == Phase(method, moves, 100, REAL_ONLY, 0.0)
