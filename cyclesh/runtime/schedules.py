@@ -13,8 +13,8 @@ def constant_then_linear(
 ) -> optax.Schedule:
     """``rate`` for ``constant_updates`` updates, then a straight line to 0 over ``decay_updates``.
 
-    Before both, ``pretrain_rate`` for ``pretrain_updates``. Counts are updates of the tree that the schedule belongs to: a tree that rests in a phase does
-    not age in it.
+    Before both, ``pretrain_rate`` for ``pretrain_updates``. Counts are updates of the tree that the
+    schedule belongs to: a tree that rests in a phase does not age in it.
     """
     return optax.join_schedules(
         [
