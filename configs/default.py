@@ -122,7 +122,7 @@ def fields() -> ConfigDict:
     # --- how it is computed
     c.compute = k = ConfigDict()
     k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
-    k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform
+    k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; see ops.py
     k.remat = False  # recompute activations in the backward pass to save memory
     return c
 

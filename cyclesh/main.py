@@ -41,6 +41,7 @@ flags.DEFINE_bool("overlay", False, "translate, segment: write a picture of each
 flags.DEFINE_integer(
     "pass_voxels", 0, "translate, segment: largest volume in one pass; 0: as memory allows", 0
 )
+flags.DEFINE_bool("dry_run", False, "train, bench: say what would happen, do nothing")
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -48,6 +49,11 @@ def train() -> int:
     from cyclesh import train as trainer
     from cyclesh.scoring.console import results_table
 
+    if FLAGS.dry_run:
+        from cyclesh.forecast import preview
+
+        print(preview(need_config(), workdir()))
+        return 0
     results = trainer.train(need_config(), workdir(), FLAGS.quiet)
     print(results_table(results))
     print(f"report: {workdir() / 'report.html'}")
@@ -121,6 +127,19 @@ def infer() -> int:
     return 2 if tally.failed else 0
 
 
+def bench() -> int:
+    from cyclesh import bench as benchmark
+    from cyclesh import forecast
+
+    if FLAGS.dry_run:
+        told = forecast.forecast(need_config())
+        print(forecast.to_text(told))
+    else:
+        told = benchmark.bench(need_config(), (lambda _: None) if FLAGS.quiet else print)
+    print(json.dumps(told))
+    return 0
+
+
 MODES = {
     "train": train,
     "evaluate": evaluate,
@@ -128,6 +147,7 @@ MODES = {
     "prepare": prepare,
     "translate": infer,
     "segment": infer,
+    "bench": bench,
 }
 
 

@@ -1,21 +1,22 @@
 """3D convolution and its neighbours: one definition each, and the best lowering for the platform.
 
-Arrays are (batch, z, y, x, channel); kernels are (z, y, x, in, out). Every operation exists in two
-lowerings with the same mathematics, equal to rounding, gradients included:
+Arrays are (batch, z, y, x, channel); kernels are (z, y, x, in, out). Every operation exists in
+three lowerings with the same mathematics, equal to rounding, gradients included:
 
+    plain    the definition, one 3D convolution of XLA a layer: the yardstick of `bench`.
     native   one 3D convolution of XLA: right for GPU and TPU.
     folded   the depth taps become channels of a 2D convolution over slices: XLA has no good 3D
              convolution for CPUs, but a good 2D one. Three to eight times faster there.
 
-The convolution that follows a nearest-neighbour upsampling is done on the small grid in either
-lowering (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
+The convolution that follows a nearest-neighbour upsampling is done on the small grid in the last
+two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-LOWERINGS = ("auto", "native", "folded")
+LOWERINGS = ("auto", "plain", "native", "folded")
 
 
 def resolve_lowering(lowering: str) -> str:
@@ -58,12 +59,12 @@ def conv3d(x: Array | tuple[Array, ...], kernel: Array, *, stride: int = 1, lowe
         channels (a long skip connection need not be copied together).
       kernel: (k, k, k, in, out), k odd.
       stride: 1 or 2, in all three directions; an axis of n voxels becomes ceil(n / stride).
-      lowering: "native" or "folded".
+      lowering: "plain", "native" or "folded".
     Returns: (b, ceil(z / stride), ceil(y / stride), ceil(x / stride), out).
     """
     parts = x if isinstance(x, tuple) else (x,)
     pad = kernel.shape[0] // 2
-    if lowering == "native":
+    if lowering in ("plain", "native"):
         joined = jnp.concatenate(parts, -1)
         return _conv3d_native(joined, kernel, stride, [(pad, pad)] * 3)
     slices, flat_kernel, depth = _fold_depth(parts, kernel, stride, pad)
@@ -96,6 +97,10 @@ def upsample_conv3d(x: Array, kernel: Array, *, lowering: str) -> Array:
       kernel: (3, 3, 3, in, out).
     Returns: (b, 2z, 2y, 2x, out).
     """
+    if lowering == "plain":
+        for axis in (1, 2, 3):
+            x = jnp.repeat(x, 2, axis)
+        return _conv3d_native(x, kernel, 1, [(1, 1)] * 3)
     b, d, h, w, _ = x.shape
     out = kernel.shape[-1]
     phased = _phase_kernels(kernel)

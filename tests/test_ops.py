@@ -13,7 +13,7 @@ from cyclesh import ops
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
-LOWERINGS = ("native", "folded")
+LOWERINGS = ("plain", "native", "folded")
 
 
 def draw(*shape, seed=0):

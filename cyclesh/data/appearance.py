@@ -36,17 +36,17 @@ CT_HU = {
 # In units of the mean signal of blood.
 MR_SIGNAL = {
     "air": (0.01, 0.0),
-    "lung": (0.07, 0.02),
-    "fat": (1.50, 0.12),
-    "muscle": (0.32, 0.04),
-    "wall": (0.36, 0.04),
-    "Myo": (0.36, 0.04),
-    "liver": (0.36, 0.06),
+    "lung": (0.06, 0.02),
+    "fat": (1.30, 0.10),
+    "muscle": (0.40, 0.04),
+    "wall": (0.45, 0.04),
+    "Myo": (0.45, 0.04),
+    "liver": (0.42, 0.06),
     "spleen": (0.55, 0.06),
     "cortex": (0.06, 0.02),
     "marrow": (0.66, 0.08),
     "disc": (0.34, 0.06),
-    "fluid": (1.55, 0.10),
+    "fluid": (1.40, 0.10),
     "cord": (0.62, 0.05),
 }
 LEFT_BLOOD = ("LV", "LA", "aorta", "ascending aorta", "pulmonary vein")
@@ -155,8 +155,8 @@ def render_mr(
     Receiver gain (up to 3 times between subjects), a smooth coil sensitivity, Rician noise.
     """
     values = {tissue: float(vary(rng, *level)) for tissue, level in MR_SIGNAL.items()}
-    values |= {tissue: float(vary(rng, 0.83, 0.06)) for tissue in LEFT_BLOOD}
-    values |= {tissue: float(vary(rng, 1.05, 0.06)) for tissue in RIGHT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.95, 0.06)) for tissue in LEFT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.95, 0.06)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
     image = _paint(coats, values, MR_MIXING, points, rng)
     bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.15, count=4)(points)[0]

@@ -45,6 +45,19 @@ def open_store(config, progress: bool = True) -> Store:
     return _prepared(path, config, progress)
 
 
+def foresee(config) -> tuple[str, Description]:
+    """Where a config's data come from, in words, and what they are; makes and reads no volume."""
+    data = config.data
+    if not data.path:
+        return "the embedded phantom", description_of(data)
+    path = Path(data.path)
+    if is_store(path):
+        return f"the store {path}", Store.open(path).description
+    if not path.is_dir():
+        raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
+    return f"the raw folder {path}, to be verified and prepared", _description(path, data)
+
+
 def _phantom(config, progress: bool) -> Path:
     phantom = config.phantom
     spec = PhantomSpec(

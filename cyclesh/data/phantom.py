@@ -27,7 +27,7 @@ from cyclesh.errors import UserError
 Array = np.ndarray
 
 # Raise it when the same spec gives other files: it is part of the key of a cache folder.
-VERSION = 2
+VERSION = 4
 DROPPED = ("ascending aorta", "pulmonary artery")
 TRAINING_SPACING_MM = (4.0, 4.0, 4.0)
 TRAINING_SHAPE = (32, 40, 40)
@@ -169,7 +169,7 @@ def dataset_json(spec: PhantomSpec) -> dict:
         "dropped": [LABELS[name] for name in DROPPED],
         "spacing_mm": list(TRAINING_SPACING_MM),
         "shape": list(TRAINING_SHAPE),
-        "windows": {"ct": ["fixed", -800, 800], "mr": ["percentile", 0.5, 99.5]},
+        "windows": {"ct": ["fixed", -400, 600], "mr": ["percentile", 0.5, 99.5]},
         "split": {name: [job.case for job in jobs] for name, jobs in split.items()},
         "paired": {
             pair.case: source.case

@@ -1,6 +1,8 @@
 """How much memory a computation may take."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import jax
@@ -32,3 +34,12 @@ def _job_bytes() -> float:
         return int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text())
     except (OSError, ValueError):  # no such limit
         return float("inf")
+
+
+def peak_memory_bytes() -> int:
+    """The most that the first device held so far, or this process where the device is the CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return (
+        stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    )

@@ -1,0 +1,228 @@
+"""Time and memory of one training step, and where the time goes: `--mode=bench`.
+
+Volumes are random, so no data are needed; the step, the loader and the compiler are the real ones.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cyclesh import state
+from cyclesh.data.augment import Augment
+from cyclesh.data.description import Description
+from cyclesh.data.locate import description_of
+from cyclesh.data.pipeline import Loader, Subset
+from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
+from cyclesh.runtime.memory import peak_memory_bytes
+from cyclesh.state import Phase, Players, TrainState
+from cyclesh.step import (
+    discriminator_loss,
+    generator_loss,
+    make_step,
+    make_weights,
+    segmentor_loss,
+    translate,
+    update,
+)
+
+STEPS = 10  # timed, unless the config says how many
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A config's step with its state and volumes to feed it."""
+
+    config: ConfigDict
+    nets: Players
+    optimisers: Players
+    phase: Phase  # the method's own; pre-training is part of it
+    state: TrainState
+    loader: Loader
+    description: Description
+
+    def step(self) -> Callable:
+        """The pure step, as training compiles it."""
+        weights = make_weights(self.config)
+        return make_step(self.nets, self.optimisers, self.phase, weights, self.config.seed)
+
+
+class RandomStore:
+    """Volumes of noise in place of a store: what the loader asks of one, and no more."""
+
+    def __init__(self, description: Description):
+        rng = np.random.default_rng(0)
+        self.description = description
+        shape = description.shape
+        self._image = rng.uniform(-1, 1, shape).astype(np.float32)
+        self._label = rng.integers(0, description.classes, shape).astype(np.uint8)
+
+    def image(self, _) -> np.ndarray:
+        return self._image
+
+    def label(self, _) -> np.ndarray:
+        return self._label
+
+
+def make_workload(config: ConfigDict, description: Description | None = None) -> Workload:
+    """Networks and a fresh state for a config, on random volumes of its (or the data's) shape."""
+    description = description or description_of(config.data)
+    nets = state.make_networks(config, description.classes)
+    optimisers = state.make_optimisers(config, epoch_steps=1)
+    fresh = state.init_state(
+        jax.random.key(config.seed), nets, optimisers, config, description.shape
+    )
+    volumes = per_domain(lambda _: tuple(range(8)))
+    loader = Loader(
+        RandomStore(description),
+        Subset(volumes, volumes),
+        Augment(**config.augment.to_dict()),
+        config.batch,
+        config.seed,
+    )
+    phase = state.make_phases(config)[-1]
+    return Workload(config, nets, optimisers, phase, fresh, loader, description)
+
+
+def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
+    """Measure a config's training step; ``tell`` receives lines on the way.
+
+    Returns the figures of `--mode=bench`: step_s is the median over ``config.steps`` steps (10 if
+    not set) after two that warm up; gflop counts the plain step, whatever the lowering saves;
+    compile_s is without the persistent cache; parts_s says where the time goes (each update alone,
+    so their sum may differ from the step's); data_wait_s is what a step waits for its volumes.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    work = make_workload(config)
+    batch = jax.device_put(next(work.loader.batches()))
+    gflop = plain_gflop(config, batch)
+    tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
+    begin = time.perf_counter()
+    step = jax.jit(work.step(), donate_argnums=0).lower(work.state, batch).compile()
+    compile_s = time.perf_counter() - begin
+    steps = config.steps or STEPS
+    current, seconds = run_steps(step, work.state, repeat(batch), steps)
+    step_s = float(np.median(seconds["step"]))
+    peak_gb = peak_memory_bytes() / 1e9
+    current, fed = run_steps(step, current, work.loader.batches(), steps)
+    tell(f"step {step_s:.3f} s, compiled in {compile_s:.1f} s; now its parts")
+    parts = {
+        name: timed(part, current, batch, steps=steps) for name, part in make_parts(work).items()
+    }
+    shape = work.description.shape
+    return {
+        "step_s": step_s,
+        "gflop": gflop,
+        "gflops": gflop / step_s,
+        "gemm_gflops": gemm_gflops(),
+        "peak_memory_gb": peak_gb,
+        "compile_s": compile_s,
+        "batch": config.batch,
+        "dtype": config.compute.dtype,
+        "shape": list(shape),
+        "filters": config.model.filters,
+        "device": jax.devices()[0].device_kind,
+        "method": config.method,
+        "lowering": work.nets.seg.conv(1).lowering,
+        "parts_s": parts,
+        "data_wait_s": float(np.median(fed["wait"])),
+        "voxel_us": step_s / (config.batch * np.prod(shape)) * 1e6,
+        "steps": steps,
+    }
+
+
+def describe(work: Workload) -> str:
+    """One step in words."""
+    size = "x".join(map(str, (work.config.batch, *work.description.shape)))
+    return f"{work.config.method} at {size}, {work.config.model.filters} filters"
+
+
+def plain_gflop(config: ConfigDict, batch: dict) -> float:
+    """Arithmetic of the step with one lax 3D convolution a layer, by XLA's own count."""
+    plain = config.copy_and_resolve_references()
+    plain.compute.lowering, plain.compute.remat = "plain", False
+    work = make_workload(plain)
+    return jax.jit(work.step()).lower(work.state, batch).cost_analysis()["flops"] / 1e9
+
+
+def repeat(batch: dict) -> Iterator[dict]:
+    while True:
+        yield batch
+
+
+def run_steps(step: Callable, current: TrainState, batches: Iterator[dict], count: int) -> tuple:
+    """Two steps to warm up and ``count`` timed: the state, and seconds of steps and of waiting."""
+    seconds = {"step": [], "wait": []}
+    for _ in range(count + 2):
+        begin = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter()
+        current, _ = step(current, batch)
+        jax.block_until_ready(current)
+        seconds["wait"].append(waited - begin)
+        seconds["step"].append(time.perf_counter() - waited)
+    return current, {name: values[2:] for name, values in seconds.items()}
+
+
+def make_parts(work: Workload) -> dict[str, Callable]:
+    """Each player's update of the step by itself, as functions of (state, batch) to time."""
+    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in work.nets))
+    weights, phase = make_weights(work.config), work.phase
+
+    def part(name: str, loss: Callable, arguments: Callable) -> Callable:
+        def run(current: TrainState, batch: dict):
+            source = {d: Volumes(*batch["source"][d]) for d in DOMAINS}
+            params, opt = getattr(current.params, name), getattr(current.opt, name)
+            tx = getattr(work.optimisers, name)
+            return update(loss, tx, params, opt, *arguments(current.params, source))[:2]
+
+        return run
+
+    def stand_ins(source: dict) -> Translation:
+        # Volumes of the right shapes for free: D and S take as long over any others.
+        return translate(lambda _, x: x, dict.fromkeys(DOMAINS), images_of(source))
+
+    def images_of(source: dict) -> dict:
+        return per_domain(lambda d: source[d].image)
+
+    parts = {
+        "gen": part(
+            "gen",
+            generator_loss,
+            lambda p, source: (p.disc, p.seg, apply, source, weights, phase.shape_weight),
+        ),
+        "disc": part(
+            "disc", discriminator_loss, lambda p, source: (apply, source, stand_ins(source).fake)
+        ),
+        "seg": part(
+            "seg",
+            segmentor_loss,
+            lambda p, source: (apply, source, source, stand_ins(source), phase.seg_reads),
+        ),
+    }
+    return {name: parts[name] for name in phase.moves}
+
+
+def timed(part: Callable, *args, steps: int) -> float:
+    """Median seconds of ``part(*args)`` compiled, over ``steps`` calls."""
+    compiled = jax.jit(part).lower(*args).compile()
+    seconds = []
+    for _ in range(steps + 2):
+        begin = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds[2:]))
+
+
+def gemm_gflops() -> float:
+    """The best rate of a float32 matrix product, 1024 or 2048 wide: what the device can do."""
+
+    def rate(size: int) -> float:
+        matrix = jax.random.normal(jax.random.key(0), (size, size))
+        return 2e-9 * size**3 / timed(jnp.matmul, matrix, matrix, steps=10)
+
+    return max(rate(1024), rate(2048))

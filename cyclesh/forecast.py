@@ -1,0 +1,114 @@
+"""What a training step will need, told before it is run: `--dry_run` of train and bench."""
+
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from cyclesh import settings
+from cyclesh.bench import Workload, describe, make_workload
+from cyclesh.data.description import Description
+from cyclesh.data.locate import foresee
+from cyclesh.domains import DOMAINS
+from cyclesh.run import CONFIG, check_workdir
+from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
+from cyclesh.state import Players, count_parameters, make_phases, players_in_use
+
+
+def preview(config: ConfigDict, workdir: str | Path) -> str:
+    """What `train` would do with a config in a workdir, as lines to read. Makes nothing.
+
+    Raises: UserError where `train` would, as far as that can be told without the volumes.
+    """
+    workdir = Path(workdir)
+    settings.validate(config)
+    check_workdir(config, workdir)
+    data, description = foresee(config)
+    begun = "go on with" if (workdir / CONFIG).exists() else "begin"
+    phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
+    cap = f", at most {config.steps} steps" if config.steps else ""
+    told = forecast(config, description)
+    return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
+
+
+def forecast(config: ConfigDict, description: Description | None = None) -> dict:
+    """Parameters, activations and memory of a config's training step; compiles it, runs nothing.
+
+    Args:
+      description: of the data; None: what the config says of them.
+    Returns: parameters (both domains') and activations_gb (one volume through one network) by
+      player; memory_gb, the most that the step will hold, by the compiler's own plan; free_gb of
+      the device; fits; and ``less``, the fields to turn where it does not, in order.
+    """
+    work = make_workload(config, description)
+    batch = jax.eval_shape(lambda: _batch(work))
+    compiled = jax.jit(work.step(), donate_argnums=0).lower(work.state, batch).compile()
+    plan = compiled.memory_analysis()
+    step_bytes = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
+    # Beside the step's arrays a CPU's memory holds the program, its libraries and the compiler.
+    on_cpu = jax.default_backend() == "cpu"
+    memory = step_bytes + (peak_memory_bytes() if on_cpu else 0)
+    free = free_memory_bytes()
+    used = players_in_use(config)
+    return {
+        "step": describe(work),
+        "parameters": {n: count_parameters(getattr(work.state.params, n)) for n in used},
+        "activations_gb": {n: activation_bytes(work, n) / 1e9 for n in used},
+        "memory_gb": memory / 1e9,
+        "free_gb": free / 1e9,
+        "fits": bool(memory < free),
+        "less": [] if memory < free else knobs(config),
+    }
+
+
+def _batch(work: Workload) -> dict:
+    size = (work.config.batch, *work.description.shape)
+    volumes = {d: (jnp.zeros((*size, 1)), jnp.zeros(size, jnp.uint8)) for d in DOMAINS}
+    return {"real": volumes, "source": volumes}
+
+
+def activation_bytes(work: Workload, name: str) -> int:
+    """All that the layers of one network put out for a batch of one domain's volumes."""
+    net, params = getattr(work.nets, name), getattr(work.state.params, name)[DOMAINS[0]]
+    volume = jnp.zeros((work.config.batch, *work.description.shape, 1))
+    _, aside = jax.eval_shape(
+        lambda: net.apply({"params": params}, volume, capture_intermediates=True)
+    )
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(aside))
+
+
+def knobs(config: ConfigDict) -> list[str]:
+    """The fields that make a step smaller, the least harmful first."""
+    found = []
+    if config.batch > 1:
+        found.append("batch=1")
+    if not config.compute.remat:
+        found.append("--config.compute.remat=True")
+    if config.compute.dtype == "float32":
+        found.append("--config.compute.dtype=bfloat16")
+    if config.model.filters > 4:
+        found.append(f"filters={config.model.filters // 2}")
+    return [*found, "a smaller shape=ZxYxX"]
+
+
+def to_text(told: dict) -> str:
+    """The forecast as lines to read."""
+    lines = [told["step"]]
+    for name, kind in zip(
+        Players._fields, ("generators", "discriminators", "segmentors"), strict=True
+    ):
+        if name in told["parameters"]:
+            lines.append(
+                f"  {kind:15} {told['parameters'][name] / 1e6:8.2f} M parameters"
+                f"  {told['activations_gb'][name]:7.2f} GB of activations a pass"
+            )
+    verdict = "fits" if told["fits"] else "does not fit; turn " + ", then ".join(told["less"])
+    lines.append(f"  memory {told['memory_gb']:.1f} GB of {told['free_gb']:.1f} GB free: {verdict}")
+    return "\n".join(lines)

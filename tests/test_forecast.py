@@ -1,0 +1,68 @@
+"""--dry_run: what it says is true, and it makes nothing."""
+
+import pytest
+
+from cyclesh import forecast
+from cyclesh.errors import UserError
+from cyclesh.state import count_parameters
+from tests.tiny_runs import tiny_config
+
+
+def test_parameters_are_those_of_the_run():
+    config = tiny_config("joint")
+    told = forecast.forecast(config)
+    params = forecast.make_workload(config).state.params
+    assert told["parameters"] == {n: count_parameters(getattr(params, n)) for n in params._fields}
+
+
+def test_a_baseline_has_segmentors_only():
+    told = forecast.forecast(tiny_config("baseline"))
+    assert list(told["parameters"]) == list(told["activations_gb"]) == ["seg"]
+
+
+def test_activations_grow_with_the_volume():
+    config = tiny_config("joint")
+    small = forecast.make_workload(config)
+    config.data.shape = (16, 16, 16)
+    large = forecast.make_workload(config)
+    for name in ("gen", "seg"):
+        assert forecast.activation_bytes(large, name) == 8 * forecast.activation_bytes(small, name)
+
+
+def test_activations_by_hand():
+    # Depth 1, 2 filters: five blocks at full resolution, two below it, each put out by its
+    # convolution and by its activation; the logits by the last convolution and by the network.
+    work = forecast.make_workload(tiny_config("baseline"))
+    voxels, classes = 8**3, work.description.classes
+    blocks = 5 * voxels * 2 + 2 * (voxels // 8) * 4
+    assert forecast.activation_bytes(work, "seg") == 4 * (2 * blocks + 2 * voxels * classes)
+
+
+def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 1000)
+    config = tiny_config("joint")
+    config.batch, config.model.filters = 2, 8
+    told = forecast.forecast(config)
+    assert not told["fits"]
+    assert told["less"] == [
+        "batch=1",
+        "--config.compute.remat=True",
+        "--config.compute.dtype=bfloat16",
+        "filters=4",
+        "a smaller shape=ZxYxX",
+    ]
+    assert "does not fit; turn batch=1" in forecast.to_text(told)
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 10**13)
+    assert forecast.forecast(config)["less"] == []
+
+
+def test_preview_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CYCLESH_CACHE", str(tmp_path / "cache"))
+    text = forecast.preview(tiny_config("joint"), tmp_path / "run")
+    assert f"would begin {tmp_path / 'run'}: joint 10 epochs" in text
+    assert "the embedded phantom" in text and "M parameters" in text
+    assert list(tmp_path.iterdir()) == []
+    config = tiny_config("joint")
+    config.data.path = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no such folder"):
+        forecast.preview(config, tmp_path / "run")
