@@ -42,6 +42,7 @@ flags.DEFINE_integer(
     "pass_voxels", 0, "translate, segment: largest volume in one pass; 0: as memory allows", 0
 )
 flags.DEFINE_bool("dry_run", False, "train, bench: say what would happen, do nothing")
+flags.DEFINE_string("compare", "", "report: the workdir of a run to put beside this one")
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -140,6 +141,15 @@ def bench() -> int:
     return 0
 
 
+def report() -> int:
+    from cyclesh import train as trainer
+
+    if not FLAGS.workdir and FLAGS.config is None:
+        raise UserError("--mode=report: give --workdir=FOLDER of a trained run")
+    print(f"report: {trainer.rereport(workdir(), FLAGS.compare, FLAGS.quiet)}")
+    return 0
+
+
 MODES = {
     "train": train,
     "evaluate": evaluate,
@@ -148,6 +158,7 @@ MODES = {
     "translate": infer,
     "segment": infer,
     "bench": bench,
+    "report": report,
 }
 
 
@@ -205,6 +216,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
+    if FLAGS.compare and FLAGS.mode != "report":
+        raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
 
 
 def use_huge_pages() -> None:

@@ -1,20 +1,20 @@
 """A checkpoint's scores, written where people look: results.json, cases.csv, report.html."""
 
+import json
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from cyclesh import __version__, evaluate, settings
+from cyclesh import __version__, evaluate, reports, settings
+from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
+from cyclesh.reports import Scored
 from cyclesh.run import CHECKPOINTS, Run, load_params, write_json
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import write_cases
-from cyclesh.scoring.report import write_report
-from cyclesh.scoring.report_data import ReportData
 
-RESULTS, CASES, REPORT = "results.json", "cases.csv", "report.html"
+RESULTS, CASES = "results.json", "cases.csv"
 
 
 def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -> dict:
@@ -22,12 +22,7 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         last, validation = checkpoints.steps()[-1], checkpoints.scores().get(step)
-    params = load_params(run, str(step))
-    model = Model(evaluate.make_forward(run.nets), params.gen, params.seg, judge)
-    entries = [
-        evaluate.score_volume(model, run.store, domain, volume)
-        for domain, volume in evaluate.domain_volumes(run.store, split)
-    ]
+    model, entries = score_split(run, judge, split, str(step))
     results = {
         **evaluate.summarise(entries, run.store),
         "checkpoint": {"step": step, "validation": validation, "last_step": last},
@@ -42,25 +37,53 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     }
     write_json(run.workdir / RESULTS, results)
     write_cases([row for entry in entries for row in entry.rows], run.workdir / CASES)
-    report(run, model, entries, results)
+    reports.write(Scored(run, model, entries, results))
     return results
 
 
-def report(run: Run, model: Model, entries: list[VolumeScores], results: dict) -> None:
-    """report.html and figures/ from the scores and the run's metrics."""
-    chosen = evaluate.choose_cases(entries, run.config.log.report_cases)
-    data = ReportData(
-        title=run.workdir.name,
-        modalities=run.store.description.modalities,
-        structures=run.store.description.names,
-        spacing_mm=run.store.description.spacing_mm,
-        results=results,
-        metrics=read_rows(run.workdir),
-        case_scores=[row for entry in entries for row in entry.rows],
-        cases=[evaluate.case_images(model, run.store, entry) for entry in chosen],
-        attribution=run.config.data.attribution,
-    )
-    write_report(data, run.workdir / REPORT)
+def rescored(run: Run, judge: dict | None) -> Scored:
+    """What a report shows of a run that was scored before; of one under way, its validation.
+
+    Nothing is written. Raises UserError where there is no checkpoint yet.
+    """
+    path = run.workdir / RESULTS
+    steps, best = kept_checkpoints(run)
+    if path.exists():
+        results = json.loads(path.read_text(encoding="utf-8"))
+        step, split = results["checkpoint"]["step"], results["scored_split"]
+    else:
+        step, split = best, "val"
+        results = {
+            "checkpoint": {"step": step},
+            "config": settings.to_json(run.config),
+            "seed": run.config.seed,
+            "scored_split": split,
+            "data": run.store.sha256,
+        }
+    if step not in steps:
+        raise UserError(
+            f"{path}: is of checkpoint {step}, which is gone; score another with --mode=evaluate"
+        )
+    return Scored(run, *score_split(run, judge, split, str(step)), results)
+
+
+def kept_checkpoints(run: Run) -> tuple[list[int], int]:
+    """The steps of a run's checkpoints, and which is the best. UserError where there is none."""
+    folder = run.workdir / CHECKPOINTS
+    if not folder.is_dir():
+        raise UserError(f"{run.workdir}: no checkpoint; train first")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        return checkpoints.steps(), checkpoints.resolve("best")
+
+
+def score_split(
+    run: Run, judge: dict | None, split: str, which: str
+) -> tuple[Model, list[VolumeScores]]:
+    """A checkpoint's model, and its scores of every volume of a split."""
+    params = load_params(run, which)
+    model = Model(evaluate.make_forward(run.nets), params.gen, params.seg, judge)
+    volumes = evaluate.domain_volumes(run.store, split)
+    return model, [evaluate.score_volume(model, run.store, *volume) for volume in volumes]
 
 
 def git_revision() -> str:

@@ -136,20 +136,26 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
         ) from None
 
 
-def record_data(run: Run) -> None:
-    """data.json: what the run was trained on; a store that changed under the run is refused."""
-    store, subset, path = run.store, run.loader.subset, run.workdir / DATA
-    if path.exists() and json.loads(path.read_text())["sha256"] != store.sha256:
+def check_data(run: Run) -> None:
+    """Raises UserError where the run began on other data than its store holds."""
+    path = run.workdir / DATA
+    if path.exists() and json.loads(path.read_text())["sha256"] != run.store.sha256:
         raise UserError(
-            f"{run.workdir}: began on other data than {store.root} now holds; "
+            f"{run.workdir}: began on other data than {run.store.root} now holds; "
             "give another --workdir, or those data"
         )
+
+
+def record_data(run: Run) -> None:
+    """data.json: what the run was trained on; a store that changed under the run is refused."""
+    store, subset = run.store, run.loader.subset
+    check_data(run)
 
     def ids(volumes: dict) -> dict[str, list[str]]:
         return {run.modality(domain): [v.id for v in volumes[domain]] for domain in DOMAINS}
 
     write_json(
-        path,
+        run.workdir / DATA,
         {
             "description": store.description.to_json(),
             "windows": {m: list(store.window(m)) for m in store.description.modalities},

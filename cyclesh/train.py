@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, settings
+from cyclesh import evaluate, reports, settings
 from cyclesh.cache import cache_folder, key_of, locked
 from cyclesh.data.locate import open_store
 from cyclesh.data.store import Store
@@ -24,12 +24,14 @@ from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evaluate import Model
 from cyclesh.methods import apply_method
-from cyclesh.results import RESULTS, score
+from cyclesh.reports import Scored
+from cyclesh.results import RESULTS, rescored, score
 from cyclesh.run import (
     CHECKPOINTS,
     Run,
     as_trees,
     build_run,
+    check_data,
     check_workdir,
     claim_workdir,
     first_state,
@@ -81,6 +83,23 @@ def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) ->
     record_data(run)
     judge = judges(config, run.store, quiet) if translates(config) else None
     return score(run, judge, split, which, wall_s=time.time() - begin)
+
+
+def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False) -> Path:
+    """`--mode=report`: report.html and figures/ anew, beside another run's if one is named.
+
+    Nothing is trained and no score is rewritten. Returns the report's path.
+    """
+    use_compilation_cache(cache_folder("compiled"))
+
+    def scored(folder: Path) -> Scored:
+        config = read_config(folder)
+        run = build_run(config, folder, open_store(config, progress=not quiet))
+        check_data(run)
+        judge = judges(config, run.store, quiet, train=False) if translates(config) else None
+        return rescored(run, judge)
+
+    return reports.write(scored(Path(workdir)), scored(Path(compare)) if compare else None)
 
 
 # ------------------------------------------------------------------------------------- the loop
@@ -240,6 +259,15 @@ def translates(config: ConfigDict) -> bool:
     return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
 
 
+def has_finished(run: Run) -> bool:
+    """Whether the whole schedule was trained and saved."""
+    folder = run.workdir / CHECKPOINTS
+    if not folder.is_dir():
+        return False
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        return max(checkpoints.steps(), default=0) >= run.total_steps
+
+
 def judge_config(config: ConfigDict) -> ConfigDict:
     """The `baseline` on all real training data, with the run's segmentor and its own budget."""
     judge = config.copy_and_resolve_references()
@@ -286,8 +314,11 @@ JUDGE_IGNORES = (
 )
 
 
-def judges(config: ConfigDict, store: Store, quiet: bool) -> dict:
-    """S_A and S_B of the S-score, trained once a store and seed, kept in the cache folder."""
+def judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) -> dict | None:
+    """S_A and S_B of the S-score, trained once a store and seed, kept in the cache folder.
+
+    None where they would have to be trained and ``train`` forbids it.
+    """
     judge = judge_config(config)
     fields = settings.flat(settings.to_json(judge))
     ignored = (*JUDGE_IGNORES, *(f for f in fields if f.startswith(("optim.gen", "optim.disc"))))
@@ -296,5 +327,9 @@ def judges(config: ConfigDict, store: Store, quiet: bool) -> dict:
     with locked(folder):
         folder.mkdir(exist_ok=True)
         run = build_run(judge, folder, store)
-        fit(run, None, quiet)
+        if train:
+            fit(run, None, quiet)
+        elif not has_finished(run):
+            print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
+            return None
     return load_params(run, "best").seg

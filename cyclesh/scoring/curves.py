@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby, pairwise
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, Str
 from matplotlib.transforms import ScaledTranslation
 
 from cyclesh.scoring.cases import CaseScore
+from cyclesh.scoring.report_data import Event
 from cyclesh.scoring.style import BLACK, GREEN, MUTED, RULE, line_colour, plot_style
 
 NETWORKS = (("gen", "Generators"), ("disc", "Discriminators"), ("seg", "Segmentors"))
@@ -27,19 +26,30 @@ class Curve(NamedTuple):
     values: np.ndarray
 
 
-def panels(metrics: Metrics, best_step: int | None) -> dict[str, Draw]:
-    """What can be drawn of a run: name -> a function that draws it on axes.
+def panels(
+    metrics: Metrics, events: Sequence[Event], best_step: int | None
+) -> dict[str, tuple[str, Draw]]:
+    """What can be drawn of a run: name -> title and a function that draws on axes.
 
     Networks that a run did not train, and validation that it did not do, have no panel.
     """
-    found: dict[str, Draw] = {}
+    found: dict[str, tuple[str, Draw]] = {}
+
+    def add(name: str, title: str, draw: Callable[[Axes], None]) -> None:
+        def whole(axis: Axes) -> None:
+            _draw_events(axis, metrics, events)
+            draw(axis)
+            _draw_best(axis, best_step)
+            axis.set_title(title, pad=TITLE_PAD)
+            _scale_steps(axis, metrics)
+
+        found[name] = (title, whole)
+
     for prefix, title in NETWORKS:
         if curves := _curves(metrics, f"{prefix}/"):
-            found[prefix] = partial(_draw_losses, curves=curves, metrics=metrics, title=title)
+            add(prefix, title, partial(_draw_losses, curves=curves))
     if scores := _curves(metrics, "val/dice_") | _curves(metrics, "val/s_score_"):
-        found["validation"] = partial(
-            _draw_validation, curves=scores, metrics=metrics, best_step=best_step
-        )
+        add("validation", "Validation", partial(_draw_validation, curves=scores))
     return found
 
 
@@ -63,34 +73,45 @@ def curves_figure(draws: Sequence[Draw]) -> Figure:
     return figure
 
 
-def draw_dice_by_case(
-    axis: Axes, scores: Sequence[CaseScore], structures: Sequence[str], modalities: Sequence[str]
+def draw_boxes(
+    axis: Axes,
+    title: str,
+    scores: Sequence[CaseScore],
+    structures: Sequence[str],
+    modalities: Sequence[str],
 ) -> None:
-    """Every case a dot, every structure a column, modalities side by side; a line at the mean."""
-    offsets = np.linspace(-0.18, 0.18, len(modalities)) if len(modalities) > 1 else [0.0]
+    """Dice over the cases: a box for each structure and modality, and every case as a dot.
+
+    A box holds the middle half of the cases, its line is the median; whiskers reach the farthest
+    case within 1.5 times the box's height.
+    """
+    offsets = np.linspace(-0.2, 0.2, len(modalities)) if len(modalities) > 1 else [0.0]
     for number, (modality, offset) in enumerate(zip(modalities, offsets, strict=True)):
+        colour, marker = line_colour(number), "os"[number % 2]
         for position, structure in enumerate(structures):
             values = np.array(
                 [s.dice for s in scores if (s.modality, s.structure) == (modality, structure)]
             )
             values = values[np.isfinite(values)]
-            if not values.size:
-                continue
-            # Even spacing by rank keeps equal scores apart, the same way every time.
-            spread = np.linspace(-0.09, 0.09, values.size) if values.size > 1 else np.zeros(1)
-            place = position + offset
-            marker, colour = "os"[number % 2], line_colour(number)
-            axis.plot(place + spread, values, marker, ms=3.5, mew=0, alpha=0.65, color=colour)
-            axis.hlines(values.mean(), place - 0.13, place + 0.13, color=colour, lw=1.8)
-        axis.plot([], [], "os"[number % 2], ms=4, color=line_colour(number), label=modality.upper())
-    axis.set_title("Dice of every test case")
-    axis.set(
-        xticks=range(len(structures)),
-        xticklabels=structures,
-        ylim=(-0.02, 1.02),
-    )
+            if values.size:
+                _draw_box(axis, values, position + offset, colour, marker)
+        axis.plot([], [], marker, ms=4, color=colour, label=modality.upper())
+    axis.set_title(title)
+    axis.set(xticks=range(len(structures)), xticklabels=structures, ylim=(-0.02, 1.02))
+    axis.set_xlim(-0.5, len(structures) - 0.5)
     axis.grid(False, axis="x")
     _legend_below(axis, columns=len(modalities), points=24)
+
+
+def _draw_box(axis: Axes, values: np.ndarray, place: float, colour: str, marker: str) -> None:
+    # Even spacing by rank keeps equal scores apart, the same way every time.
+    spread = np.linspace(-0.1, 0.1, values.size) if values.size > 1 else np.zeros(1)
+    axis.plot(place + spread, np.sort(values), marker, ms=2.6, mew=0, alpha=0.5, color=colour)
+    axis.boxplot(
+        values, positions=[place], widths=0.3, showfliers=False, manage_ticks=False,
+        boxprops={"color": colour}, whiskerprops={"color": colour}, capprops={"color": colour},
+        medianprops={"color": colour, "linewidth": 2.2},
+    )  # fmt: skip
 
 
 def _curves(metrics: Metrics, prefix: str) -> dict[str, Curve]:
@@ -106,8 +127,7 @@ def _curves(metrics: Metrics, prefix: str) -> dict[str, Curve]:
     return curves
 
 
-def _draw_losses(axis: Axes, curves: dict[str, Curve], metrics: Metrics, title: str) -> None:
-    _draw_phases(axis, metrics)
+def _draw_losses(axis: Axes, curves: dict[str, Curve]) -> None:
     parts = [key for key in curves if not key.endswith("/total")]
     for key, curve in curves.items():
         colour = line_colour(parts.index(key)) if key in parts else BLACK
@@ -119,16 +139,11 @@ def _draw_losses(axis: Axes, curves: dict[str, Curve], metrics: Metrics, title: 
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.set_title(title, pad=TITLE_PAD)
     axis.set_ylabel("loss")
-    _scale_steps(axis, metrics)
     _legend_below(axis, columns=4, points=36)
 
 
-def _draw_validation(
-    axis: Axes, curves: dict[str, Curve], metrics: Metrics, best_step: int | None
-) -> None:
-    _draw_phases(axis, metrics)
+def _draw_validation(axis: Axes, curves: dict[str, Curve]) -> None:
     names = {key: _score_name(key) for key in curves}
     domains = list(dict.fromkeys(domain for _, domain in names.values()))
     for key, curve in curves.items():
@@ -137,14 +152,7 @@ def _draw_validation(
         label = f"{score}, {'synthetic ' if score != 'Dice' else ''}{domain.upper()}"
         colour = line_colour(domains.index(domain))
         axis.plot(*curve, style, color=colour, lw=1.4, ms=2.8, label=label)
-    if best_step is not None:
-        axis.axvline(best_step, color=GREEN, lw=1.3)
-        axis.plot(
-            [best_step], [1.0], "*", color=GREEN, ms=9, clip_on=False, label="best checkpoint"
-        )
-    axis.set_title("Validation", pad=TITLE_PAD)
     axis.set(ylabel="score", ylim=(0, 1))
-    _scale_steps(axis, metrics)
     _legend_below(axis, columns=2, points=36)
 
 
@@ -156,26 +164,34 @@ def _score_name(key: str) -> tuple[str, str]:
     raise ValueError(f"{key} is no validation score")
 
 
-def _draw_phases(axis: Axes, metrics: Metrics) -> None:
-    """Bands of alternating shade, each with its name; nothing if the run has one phase only."""
-    rows = [row for row in metrics if row.get("phase") is not None]
-    phases = [(name, next(group)["step"]) for name, group in groupby(rows, itemgetter("phase"))]
-    if len(phases) < 2:
-        return
-    phases.append(("", rows[-1]["step"]))
-    for number, ((name, start), (_, end)) in enumerate(pairwise(phases)):
+def _draw_events(axis: Axes, metrics: Metrics, events: Sequence[Event]) -> None:
+    """Bands of alternating shade, each with the name of what begins there."""
+    last = metrics[-1]["step"]
+    begun = [event for event in events if event.step < last]
+    ends = [event.step for event in begun[1:]] + [last]
+    for number, (event, end) in enumerate(zip(begun, ends, strict=True)):
         if number % 2:
-            axis.axvspan(start, end, color=RULE, alpha=0.45, lw=0)
+            axis.axvspan(event.step, end, color=RULE, alpha=0.45, lw=0)
         axis.annotate(
-            str(name), (start, 1), (3, 3), xycoords=("data", "axes fraction"),
+            event.name, (event.step, 1), (3, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=7, color=MUTED,
         )  # fmt: skip
 
 
+def _draw_best(axis: Axes, best_step: int | None) -> None:
+    """A line at the checkpoint that was scored, with a star on top."""
+    if best_step is None:
+        return
+    axis.axvline(best_step, color=GREEN, lw=1.3, ls=(0, (4, 2)))
+    axis.plot(
+        [best_step], [1.0], "*", color=GREEN, ms=9, clip_on=False,
+        transform=axis.get_xaxis_transform(), label="_best checkpoint",
+    )  # fmt: skip
+
+
 def _scale_steps(axis: Axes, metrics: Metrics) -> None:
     """The whole run, so that the panels can be compared."""
-    first, last = metrics[0]["step"], metrics[-1]["step"]
-    axis.set(xlabel="step", xlim=(first, max(last, first + 1)))
+    axis.set(xlabel="step", xlim=(0, max(metrics[-1]["step"], 1)))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

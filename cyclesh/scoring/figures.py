@@ -1,4 +1,4 @@
-"""The figure of translated volumes, after the paper's Figure 4, as a file of its own."""
+"""The paper's Figure 4 of a run: sources over their translations, three orthogonal cuts each."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,21 @@ from matplotlib.patheffects import withStroke
 
 from cyclesh.scoring.ranking import agreement
 from cyclesh.scoring.report_data import CaseImages
-from cyclesh.scoring.slices import PLANES, Plane, centre_of_structures, cut
+from cyclesh.scoring.slices import PLANES, Plane, cut
 from cyclesh.scoring.style import MUTED, plot_style
 
 CUTS_WIDTH_INCHES = 4.2  # the three cuts of one case, side by side
 
 
-def translation_figure(
+def figure4(
     samples: Sequence[Sequence[CaseImages]],
     spacing_mm: tuple[float, float, float],
     attribution: str,
 ) -> Figure:
-    """Figure 4 of the paper: sources over their translations, in three cuts each.
+    """Figure 4 of the paper: a row a direction, three samples in each, six in all.
+
+    A sample is three orthogonal cuts through the centre of a volume, over the same of its
+    translation.
 
     Args:
         samples: for each direction its cases, every one with a translation, all of one shape.
@@ -81,7 +84,7 @@ def _draw_sample(figure: Figure, sheet: Sheet, case: CaseImages, left: float, to
     score = f"   {measure} {value:.2f}" if math.isfinite(value) else ""
     x_title, y_title = left + sheet.left, top - 0.19
     figure.text(x_title / width, y_title / height, f"{case.case}{score}", fontsize=8.5)
-    centre = centre_of_structures(case.label, case.source.shape)
+    centre = tuple(length // 2 for length in case.source.shape)
     rows = (
         (case.source, case.source_modality.upper()),
         (case.translation, f"synthetic {case.target_modality.upper()}"),

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from contourpy import contour_generator  # what matplotlib itself draws contours with
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cyclesh.scoring.panels import outlines
 from cyclesh.scoring.slices import PLANES, centre_of_structures, cut, pixel_mm
 from cyclesh.scoring.style import plot_style, structure_colour
 
@@ -54,6 +54,23 @@ def overlay_png(
         figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def outlines(mask: np.ndarray, size_mm: tuple[float, float]) -> list[np.ndarray]:
+    """Closed outlines of a 2D mask, each (points, 2) as x, y in mm from the picture's top left.
+
+    Args:
+        mask: bool, shape (rows, columns).
+        size_mm: height and width of a pixel.
+    """
+    if not mask.any():
+        return []
+    # The rim closes outlines of structures that reach the edge of the picture.
+    rim = np.pad(mask, 1).astype(np.float64)
+    lines = contour_generator(z=rim).lines(0.5)
+    height_mm, width_mm = size_mm
+    # contourpy counts from the centre of the rim's pixel, which lies half a pixel outside.
+    return [(line - 0.5) * (width_mm, height_mm) for line in lines]
 
 
 def _draw(axis, pixels: np.ndarray, classes: np.ndarray | None, size_mm: tuple[float, float]):

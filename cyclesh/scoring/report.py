@@ -1,37 +1,42 @@
 """report.html: what a run reached, how it got there, and what its volumes look like.
 
 One file that needs no network, and its figures as PNG and SVG in figures/ beside it. A run that has
-no generators, no segmentors, no judge or no paired truth gets the sections it has data for.
+no generators, no segmentors, no judge or no paired truth gets the sections it has data for. Two
+runs stand side by side.
 """
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from cyclesh.scoring import curves, facts, tables
-from cyclesh.scoring.figures import translation_figure
+from cyclesh.scoring.browser import browser
+from cyclesh.scoring.figures import figure4
 from cyclesh.scoring.findings import find_warnings
-from cyclesh.scoring.gallery import gallery, legend
+from cyclesh.scoring.headline import headline
 from cyclesh.scoring.page import page, paragraph, section
 from cyclesh.scoring.ranking import directions
 from cyclesh.scoring.report_data import CaseImages, ReportData
-from cyclesh.scoring.style import inline_svg, save_figure
+from cyclesh.scoring.style import data_url, inline_svg, save_figure
 
 __all__ = ["CaseImages", "ReportData", "write_report"]
 
-SAMPLES_PER_DIRECTION = 3  # of the figure: the worst, the median and the best
+SAMPLES_PER_DIRECTION = 3  # of Figure 4: the worst, the median and the best
+SHEET_DPI = 110  # of Figure 4 within the page
 WARNINGS_SHOWN = 5
 
 DEFINITIONS = (
     "Dice is counted per case and structure on the training grid, then averaged over cases, then "
     "over structures; the background does not count, nor does a structure that neither the label "
     "nor the prediction has. ASSD and HD95 are symmetric surface distances; a case in which either "
-    "mask is empty has none and is counted in the column “empty”. The bar under a Dice is its "
-    "length in [0, 1], the tick the judge's Dice."
+    "mask is empty has none and is counted in the column “empty”. The bar under a score is its "
+    "length in [0, 1], the tick what it is held against."
 )
 S_SCORE = (
     "S-score: a judge, trained on all real training volumes of a modality, segments the synthetic "
@@ -39,129 +44,186 @@ S_SCORE = (
     "The judge's own Dice limits it. The ceiling is the judge's Dice on true volumes of the target "
     "modality of the same subjects."
 )
+EVENTS = (
+    "Shaded bands are the stretches of the run; the dashed green line with the star is the "
+    "checkpoint that was scored. Thin lines are single steps, thick ones their running median."
+)
+FIGURE_4 = (
+    "Figure 4 of the paper: three orthogonal cuts through the centre of each volume, above the "
+    "source, below its translation; of each direction the worst, the median and the best case."
+)
 CONVENTION = (
-    "Radiological convention: the patient's right (R) is on the left of axial and coronal cuts, "
-    "anterior (A) is up in axial and on the left in sagittal cuts, superior (S) is up otherwise. "
-    "From the top: axial, coronal, sagittal, each through the centre of the labelled structures, "
-    "in millimetre proportions, interpolated for display; black is −1, white is 1. Predictions on "
-    "the source are the run's own, those on the synthetic volume the judge's."
+    "Drag or tap in a picture, or use the arrow keys, and all others follow. Radiological "
+    "convention: the patient's right (R) is on the left of axial and coronal cuts, anterior (A) "
+    "is up in axial and on the left in sagittal cuts. Millimetre proportions; black is −1, white "
+    "is 1. Predictions on the source are the run's own, those on the synthetic volume the judge's. "
+    "In differences orange is brighter, blue darker than the source, at full colour from half of "
+    "the range on."
 )
 
 
-def write_report(data: ReportData, path: Path) -> None:
-    """Write report.html to `path` and the figures to the folder figures/ beside it.
+def write_report(runs: Sequence[ReportData], path: Path) -> None:
+    """Write report.html to `path` and the first run's figures to the folder figures/ beside it.
 
-    Every file appears whole or not at all. Every case of `data.cases` is drawn, about 0.3 MB each:
-    hand over a few.
+    Every file appears whole or not at all. All cases of the first run are in the browser, those of
+    a second run where the first has them, too.
     """
     path = Path(path)
-    best_step = tables.lookup(data.results, "checkpoint", "step")
-    draws = curves.panels(data.metrics, best_step)
-    for name, figure in _figures(data, draws).items():
+    drawn = figures(runs[0])
+    for name, figure in drawn.items():
         save_figure(figure, path.parent / "figures" / name)
+    title = " against ".join(run.title for run in runs)
     body = "\n".join(
         (
-            _header(data),
+            _header(title, runs),
+            _scores(runs),
+            section("Training", _beside(runs, _curves, "curves"), _with(EVENTS, runs[0].metrics)),
             section(
-                "Segmentation and shape",
-                _grid(tables.segmentation(data)),
-                _with(DEFINITIONS, tables.segmentation(data)),
-                _grid(
-                    _column(_dice_by_case(data), tables.translation(data)),
-                    _column(tables.s_score(data), _with(S_SCORE, tables.s_score(data))),
-                ),
+                "Test cases",
+                browser(runs),
+                _with(CONVENTION, runs[0].cases),
+                _sheet(drawn.get("figure4")),
+                paragraph(runs[0].attribution),
             ),
-            section("Training", _curves(draws)),
-            section("Test cases", *_cases(data)),
-            section("The run", facts.provenance(data.results), facts.configuration(data.results)),
+            section(
+                "The run" if len(runs) == 1 else "The runs",
+                facts.differences(runs),
+                _beside(runs, _provenance, "side"),
+            ),
         )
     )
     partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial_path.write_text(page(data.title, body), encoding="utf-8")
+    partial_path.write_text(page(title, body), encoding="utf-8")
     os.replace(partial_path, path)
 
 
-def _figures(data: ReportData, draws: Mapping[str, curves.Draw]) -> dict[str, Figure]:
+def figures(data: ReportData) -> dict[str, Figure]:
     """File name -> figure, for the folder figures/."""
-    figures = {}
+    found = {}
+    draws = [draw for _, draw in _panels(data).values()]
     if draws:
-        figures["training"] = curves.curves_figure(list(draws.values()))
+        found["training"] = curves.curves_figure(draws)
     translated = [case for case in data.cases if case.translation is not None]
     if translated:
-        samples = [group[:SAMPLES_PER_DIRECTION] for group in directions(translated)]
-        figures["translation"] = translation_figure(samples, data.spacing_mm, data.attribution)
-    return figures
+        # As in the paper: MR to CT above CT to MR.
+        samples = [group[:SAMPLES_PER_DIRECTION] for group in reversed(directions(translated))]
+        found["figure4"] = figure4(samples, data.spacing_mm, data.attribution)
+    return found
 
 
-def _header(data: ReportData) -> str:
-    names = " and ".join(modality.upper() for modality in data.modalities)
-    structures = ", ".join(data.structures)
+def _header(title: str, runs: Sequence[ReportData]) -> str:
+    names = " and ".join(modality.upper() for modality in runs[0].modalities)
     missing = (
         "No test scores yet."
-        if not tables.tiles(data)
+        if not headline(runs)
         else "No S-score: it takes a judge and generators."
-        if not tables.s_score(data)
+        if not any(tables.s_score(run) for run in runs)
         else ""
     )
     return (
-        f"<header><h1>{escape(data.title)}</h1>"
-        + paragraph(f"{names}; {structures}", "lead")
-        + tables.tiles(data)
+        f"<header><h1>{escape(title)}</h1>"
+        + paragraph(f"{names}; {', '.join(runs[0].structures)}", "lead")
+        + headline(runs)
         + paragraph(missing)
-        + _warnings(find_warnings(data))
+        + "".join(_warnings(run, len(runs) > 1) for run in runs)
         + "</header>"
     )
 
 
-def _warnings(texts: Sequence[str]) -> str:
+def _warnings(run: ReportData, named: bool) -> str:
     """A box of them; all but the first few folded away."""
-    if not texts:
+    items = [f"<li>{escape(text)}</li>" for text in find_warnings(run)]
+    if not items:
         return ""
-    items = [f"<li>{escape(text)}</li>" for text in texts]
     shown, rest = "".join(items[:WARNINGS_SHOWN]), "".join(items[WARNINGS_SHOWN:])
     count = len(items) - WARNINGS_SHOWN
     more = f"<details><summary>{count} more</summary><ul>{rest}</ul></details>" if rest else ""
-    return f'<div class="warnings"><strong>Worth a look</strong><ul>{shown}</ul>{more}</div>'
+    title = f"Worth a look in {escape(run.title)}" if named else "Worth a look"
+    return f'<div class="warnings"><strong>{title}</strong><ul>{shown}</ul>{more}</div>'
 
 
-def _grid(*cells: str) -> str:
-    return f'<div class="tables">{"".join(cells)}</div>' if any(cells) else ""
+def _scores(runs: Sequence[ReportData]) -> str:
+    return section(
+        "Segmentation and shape",
+        _beside(runs, tables.segmentation, "tables"),
+        _with(DEFINITIONS, any(any(tables.segmentation(run)) for run in runs)),
+        _beside(runs, _shape, "tables"),
+        _with(S_SCORE, any(tables.s_score(run) for run in runs)),
+        _beside(runs, _boxes, "curves"),
+    )
 
 
-def _column(*parts: str) -> str:
-    return f"<div>{''.join(parts)}</div>" if any(parts) else ""
+def _shape(run: ReportData) -> list[str]:
+    return [tables.s_score(run), tables.translation(run)]
 
 
-def _with(note: str, content: str) -> str:
+def _boxes(run: ReportData) -> list[str]:
+    """Box plots by structure: of the segmentors' Dice and of the S-score."""
+    kinds = (("Dice of every case", run.case_scores), ("S-score of every case", run.s_scores))
+    return [
+        _plot(
+            partial(
+                curves.draw_boxes,
+                title=title,
+                scores=scores,
+                structures=run.structures,
+                modalities=run.modalities,
+            ),
+            f"{title}, by structure and modality",
+        )
+        for title, scores in kinds
+        if scores
+    ]
+
+
+def _panels(run: ReportData) -> Mapping[str, tuple[str, curves.Draw]]:
+    best_step = tables.lookup(run.results, "checkpoint", "step")
+    return curves.panels(run.metrics, run.events, best_step)
+
+
+def _curves(run: ReportData) -> list[str]:
+    return [_plot(draw, f"{title}, by training step") for title, draw in _panels(run).values()]
+
+
+def _provenance(run: ReportData) -> list[str]:
+    return [facts.provenance(run.results) + facts.configuration(run.results)]
+
+
+def _plot(draw: curves.Draw, description: str) -> str:
+    return f"<figure>{inline_svg(curves.panel_figure(draw), description)}</figure>"
+
+
+def _sheet(figure: Figure | None) -> str:
+    """Figure 4 within the page, folded away; it needs no program."""
+    if figure is None:
+        return ""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.facecolor": "white"}):
+        figure.savefig(buffer, format="png", dpi=SHEET_DPI, metadata={"Software": None})
+    return (
+        '<details class="sheet"><summary>Six samples at a glance (Figure 4)</summary>'
+        f'<img alt="{escape(FIGURE_4)}" src="{data_url(buffer.getvalue())}">'
+        f"{paragraph(FIGURE_4)}</details>"
+    )
+
+
+def _beside(
+    runs: Sequence[ReportData], parts: Callable[[ReportData], Sequence[str]], style: str
+) -> str:
+    """The parts of one run in a grid; of two runs, a column each."""
+    if len(runs) == 1:
+        cells = "".join(parts(runs[0]))
+    else:
+        columns = ["".join(parts(run)) for run in runs]
+        if not any(columns):
+            return ""
+        cells = "".join(
+            f"<div><h3>{escape(run.title)}</h3>{column}</div>"
+            for run, column in zip(runs, columns, strict=True)
+        )
+    return f'<div class="{style}">{cells}</div>' if cells else ""
+
+
+def _with(note: str, content: object) -> str:
     """The note as a paragraph if there is content that it explains."""
     return paragraph(note) if content else ""
-
-
-def _dice_by_case(data: ReportData) -> str:
-    if not data.case_scores:
-        return ""
-    draw = partial(
-        curves.draw_dice_by_case,
-        scores=data.case_scores,
-        structures=data.structures,
-        modalities=data.modalities,
-    )
-    return f'<figure class="plot">{inline_svg(curves.panel_figure(draw))}</figure>'
-
-
-def _curves(draws: Mapping[str, curves.Draw]) -> str:
-    drawn = "".join(
-        f"<figure>{inline_svg(curves.panel_figure(d))}</figure>" for d in draws.values()
-    )
-    return f'<div class="curves">{drawn}</div>' if drawn else ""
-
-
-def _cases(data: ReportData) -> tuple[str, ...]:
-    if not data.cases:
-        return ()
-    return (
-        legend(data.structures),
-        gallery(data),
-        paragraph(CONVENTION),
-        paragraph(data.attribution),
-    )

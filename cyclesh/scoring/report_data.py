@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cyclesh.scoring.cases import CaseScore
+
+
+class Event(NamedTuple):
+    """Where a stretch of a run begins: a phase, or the decay of the rates."""
+
+    step: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,10 @@ class ReportData:
     spacing_mm: tuple[float, float, float]  # z, y, x
     results: Mapping[str, Any]  # the content of results.json
     metrics: Sequence[Mapping[str, Any]] = ()  # the rows of metrics.jsonl
+    events: Sequence[Event] = ()  # in order; the first stretch begins at step 0
     case_scores: Sequence[CaseScore] = ()  # the rows of cases.csv
+    # One row a case and structure of its synthetic volume: `modality` is the volume's.
+    s_scores: Sequence[CaseScore] = ()
     cases: Sequence[CaseImages] = ()
     warnings: tuple[str, ...] = ()
     attribution: str = ""  # whom to name beside every picture of the data

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,22 @@ YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
 ON_GREY = (ORANGE, SKY_BLUE, YELLOW, GREEN, PURPLE, VERMILLION, BLUE)
 ON_WHITE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE)
-INK, MUTED, RULE = "#1b2126", "#5a6570", "#dde2e6"
+INK, MUTED, RULE, AXIS = "#1b2126", "#5a6570", "#dde2e6", "#b9c1c8"
+
+# Colours that a picture within the page shares with it, so that they follow its dark scheme.
+_PAGE_COLOURS = {
+    INK: "ink",
+    BLACK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    AXIS: "axis",
+    BLUE: "blue",
+    VERMILLION: "vermillion",
+    GREEN: "green",
+    PURPLE: "purple",
+    ORANGE: "orange",
+    SKY_BLUE: "sky",
+}
 
 _RC = {
     "font.size": 9,
@@ -27,7 +43,7 @@ _RC = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelcolor": MUTED,
-    "axes.edgecolor": "#b9c1c8",
+    "axes.edgecolor": AXIS,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -60,13 +76,19 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def inline_svg(figure: Figure) -> str:
-    """The <svg> element of a figure; its text stays text and takes the page's font."""
+def inline_svg(figure: Figure, description: str) -> str:
+    """The <svg> element of a figure; its text and its colours are the page's.
+
+    `description` is for readers who do not see it.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context(_RC | {"svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    for colour, name in _PAGE_COLOURS.items():
+        text = text.replace(f": {colour.lower()}", f": var(--{name})")
+    label = escape(description, quote=True)
+    return f'<svg role="img" aria-label="{label}"' + text[text.index("<svg") + len("<svg") :]
 
 
 def data_url(png: bytes) -> str:

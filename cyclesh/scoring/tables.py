@@ -18,23 +18,9 @@ def lookup(results: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
-def tiles(data: ReportData) -> str:
-    """The headline: mean Dice of each modality and S-score of each translation."""
-    cells = []
-    for modality in data.modalities:
-        score = lookup(data.results, "test", modality, "dice", "mean")
-        judge = lookup(data.results, "judge", modality, "dice", "mean")
-        cells.append(_tile(f"Test Dice, {modality.upper()}", score, "judge", judge))
-    for modality in data.modalities:
-        score = lookup(data.results, "s_score", modality, "mean")
-        ceiling = lookup(data.results, "judge", modality, "ceiling")
-        cells.append(_tile(f"S-score, synthetic {modality.upper()}", score, "ceiling", ceiling))
-    return f'<div class="tiles">{"".join(cells)}</div>' if any(cells) else ""
-
-
-def segmentation(data: ReportData) -> str:
+def segmentation(data: ReportData) -> list[str]:
     """One table for each modality: Dice against the judge's, distances, empty cases."""
-    return "".join(_segmentation_of(data, modality) for modality in data.modalities)
+    return [_segmentation_of(data, modality) for modality in data.modalities]
 
 
 def s_score(data: ReportData) -> str:
@@ -44,7 +30,7 @@ def s_score(data: ReportData) -> str:
         return ""
     head = ["Structure", *(f"synthetic {m.upper()}" for m in columns)]
     body = [
-        [escape(name), *(_bar(lookup(data.results, "s_score", m, key)) for m in columns)]
+        [escape(name), *(bar(lookup(data.results, "s_score", m, key)) for m in columns)]
         for name, key in _mean_and(data.structures)
     ]
     references = (
@@ -55,7 +41,7 @@ def s_score(data: ReportData) -> str:
         [name, *(number(lookup(data.results, "judge", m, *keys)) for m in columns)]
         for name, keys in references
     ]
-    return _table("S-score", head, body, foot)
+    return table("S-score", head, body, foot)
 
 
 def translation(data: ReportData) -> str:
@@ -69,7 +55,7 @@ def translation(data: ReportData) -> str:
                 [f"synthetic {modality.upper()}", number(mae), number(psnr, 1), number(ssim)]
             )
     head = ["", "MAE", "PSNR (dB)", "SSIM"]
-    return _table("Translation against the paired truth", head, rows) if rows else ""
+    return table("Translation against the paired truth", head, rows) if rows else ""
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
@@ -82,6 +68,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
+def bar(value: float | None, mark: float | None = None) -> str:
+    """A number over a bar of its length in [0, 1], with a tick at `mark`."""
+    if value is None:
+        return MISSING
+    tick = "" if mark is None else f'<i style="left:{100 * mark:.1f}%"></i>'
+    return f'{number(value)}<span class="bar"><b style="width:{100 * value:.1f}%"></b>{tick}</span>'
+
+
 def _segmentation_of(data: ReportData, modality: str) -> str:
     block = lookup(data.results, "test", modality) or {}
     if lookup(block, "dice", "mean") is None:
@@ -91,7 +85,7 @@ def _segmentation_of(data: ReportData, modality: str) -> str:
     body = [
         [
             escape(name),
-            _bar(lookup(block, "dice", key), judge.get(key)),
+            bar(lookup(block, "dice", key), judge.get(key)),
             number(judge.get(key)),
             number(lookup(block, "assd_mm", key), 2),
             number(lookup(block, "hd95_mm", key), 1),
@@ -100,9 +94,10 @@ def _segmentation_of(data: ReportData, modality: str) -> str:
         for name, key in _mean_and(data.structures)
     ]
     cases = block.get("n")
+    split = {"val": "validation", "train": "training"}.get(data.results.get("scored_split"), "test")
     plural = "case" if cases == 1 else "cases"
-    caption = f"{modality.upper()}, {cases} test {plural}" if cases else modality.upper()
-    return _table(caption, head, body)
+    caption = f"{modality.upper()}, {cases} {split} {plural}" if cases else modality.upper()
+    return table(caption, head, body)
 
 
 def _empty(block: Mapping[str, Any], structure: str) -> str:
@@ -116,30 +111,13 @@ def _mean_and(structures: Sequence[str]) -> list[tuple[str, str]]:
     return [(MEAN, "mean"), *((name, name) for name in structures)]
 
 
-def _tile(name: str, value: float | None, reference_name: str, reference: float | None) -> str:
-    if value is None:
-        return ""
-    beside = "" if reference is None else f"{reference_name} {number(reference)}"
-    return (
-        f'<div class="tile"><span class="name">{escape(name)}</span>'
-        f'<span class="value">{number(value)}</span><span class="beside">{beside}</span></div>'
-    )
-
-
-def _bar(value: float | None, mark: float | None = None) -> str:
-    """A number over a bar of its length in [0, 1], with a tick at `mark`."""
-    if value is None:
-        return MISSING
-    tick = "" if mark is None else f'<i style="left:{100 * mark:.1f}%"></i>'
-    return f'{number(value)}<span class="bar"><b style="width:{100 * value:.1f}%"></b>{tick}</span>'
-
-
-def _table(
+def table(
     caption: str,
     head: Sequence[str],
     body: Sequence[Sequence[str]],
     foot: Sequence[Sequence[str]] = (),
 ) -> str:
+    """A table of HTML cells; the first cell of every row is its heading."""
     return (
         f'<div class="table"><table><caption>{escape(caption)}</caption>'
         f"<thead>{_row(head, 'col')}</thead>"

@@ -1,0 +1,132 @@
+"""From a run and its scores to report.html: what the report shows, and of which cases."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cyclesh import evaluate
+from cyclesh.domains import DOMAINS, other
+from cyclesh.errors import UserError
+from cyclesh.evaluate import Model, VolumeScores
+from cyclesh.run import Run
+from cyclesh.runtime.logs import read_rows
+from cyclesh.scoring.cases import CaseScore
+from cyclesh.scoring.report import write_report
+from cyclesh.scoring.report_data import Event, ReportData
+
+REPORT = "report.html"
+CUT_WORTH_TELLING = 0.05  # share of a structure's voxels that the crop cuts off
+PHASE_NAMES = {"pretrain_seg": "pre-training S", "pretrain_gan": "pre-training G, D"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run, a model of it, what that reached on a split, and what results.json says."""
+
+    run: Run
+    model: Model
+    entries: Sequence[VolumeScores]
+    results: Mapping
+
+    def report_data(self, title: str, cases: Sequence[str] | None = None) -> ReportData:
+        """What the report shows; `cases` names the volumes to draw, else the run chooses."""
+        run, store = self.run, self.run.store
+        chosen = (
+            evaluate.choose_cases(self.entries, run.config.log.report_cases)
+            if cases is None
+            else [entry for entry in self.entries if entry.volume.id in cases]
+        )
+        return ReportData(
+            title=title,
+            modalities=store.description.modalities,
+            structures=store.description.names,
+            spacing_mm=store.description.spacing_mm,
+            results=self.results,
+            metrics=read_rows(run.workdir),
+            events=events(run),
+            case_scores=[row for entry in self.entries for row in entry.rows],
+            s_scores=[row for entry in self.entries for row in s_score_rows(run, entry)],
+            cases=[evaluate.case_images(self.model, store, entry) for entry in chosen],
+            warnings=tuple(warnings(run)),
+            attribution=run.config.data.attribution,
+        )
+
+
+def write(scored: Scored, compared: Scored | None = None) -> Path:
+    """The workdir's report.html and figures/, beside another run's where one is given.
+
+    Raises UserError where the two have not the same modalities and structures.
+    """
+    path = scored.run.workdir / REPORT
+    if compared is None:
+        write_report([scored.report_data(scored.run.workdir.name)], path)
+        return path
+    one, two = scored.run.workdir, compared.run.workdir
+    kinds = [s.run.store.description for s in (scored, compared)]
+    if len({(kind.modalities, kind.names) for kind in kinds}) > 1:
+        raise UserError(
+            f"--compare={two}: has other modalities or structures than {one}; "
+            "compare runs on data of one kind"
+        )
+    titles = (one.name, two.name) if one.name != two.name else (str(one), str(two))
+    first = scored.report_data(titles[0])
+    if scored.run.store.sha256 == compared.run.store.sha256:
+        second = compared.report_data(titles[1], [case.case for case in first.cases])
+    else:
+        differ = "trained and scored on other data than the other run: their scores do not compare"
+        second = compared.report_data(titles[1], [])
+        second = replace(second, warnings=(differ, *second.warnings))
+    write_report([first, second], path)
+    return path
+
+
+def events(run: Run) -> list[Event]:
+    """Where the phases of a run begin, and where its rates begin to decay."""
+    step = 0
+    found = []
+    for phase in run.phases:
+        found.append(Event(step, PHASE_NAMES.get(phase.name, phase.name)))
+        step += phase.epochs * run.epoch_steps
+    decay = run.config.schedule.decay_epochs
+    if decay:
+        found.append(Event(step - decay * run.epoch_steps, f"{run.phases[-1].name}, decay"))
+    return found
+
+
+def warnings(run: Run) -> Iterator[str]:
+    """What the data give reason to look at: labels that nobody learns from, and cut structures."""
+    store, description = run.store, run.store.description
+    if run.config.data.path and description.dropped:  # the phantom has none of them
+        values = ", ".join(map(str, description.dropped))
+        yield f"unused labels: values {values} count as background"
+    for domain, modality in zip(DOMAINS, description.modalities, strict=True):
+        there, used = store.select(modality, "train"), run.loader.subset.real[domain]
+        if len(used) < len(there):
+            yield (
+                f"unused labels: {len(there) - len(used)} of {len(there)} {modality.upper()} "
+                "training volumes do not exist for this run"
+            )
+        seen = np.bincount(
+            np.concatenate([np.unique(store.label(volume)) for volume in used]),
+            minlength=description.classes,
+        )
+        for name, count in zip(description.names, seen[1:], strict=True):
+            if not count:
+                yield f"{name}: in no {modality.upper()} training label"
+    for volume in store.volumes:
+        cut = {name: share for name, share in volume.cut.items() if share >= CUT_WORTH_TELLING}
+        if cut and volume.split == "test":
+            listed = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in cut.items())
+            yield f"{volume.id}: the crop cuts off {listed}"
+
+
+def s_score_rows(run: Run, entry: VolumeScores) -> Iterator[CaseScore]:
+    """The S-score of a volume's translation by structure; nothing where it has none."""
+    if entry.s_score is None:
+        return
+    target = run.modality(other(entry.domain))
+    nan = float("nan")
+    for name, value in zip(run.store.description.names, entry.s_score, strict=True):
+        yield CaseScore(entry.volume.id, target, name, float(value), nan, nan, "")

@@ -1,0 +1,67 @@
+"""The numbers that a reader looks at first: mean Dice and S-score, beside what limits them."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from cyclesh.scoring.report_data import ReportData
+from cyclesh.scoring.tables import MISSING, bar, lookup, number
+
+
+class Kind(NamedTuple):
+    """A score and what it is held against: names, and keys of results.json ("*": the modality)."""
+
+    name: str
+    keys: tuple[str, ...]
+    limit_name: str
+    limit_keys: tuple[str, ...]
+
+
+KINDS = (
+    Kind("Test Dice, {}", ("test", "*", "dice", "mean"), "judge", ("judge", "*", "dice", "mean")),
+    Kind("S-score, synthetic {}", ("s_score", "*", "mean"), "ceiling", ("judge", "*", "ceiling")),
+)
+
+
+def headline(runs: Sequence[ReportData]) -> str:
+    """A table with a row a score; two runs stand side by side, with their difference."""
+    rows = [_row(kind, modality, runs) for kind in KINDS for modality in runs[0].modalities]
+    if not any(rows):
+        return ""
+    several = len(runs) > 1
+    heads = [text for run in runs for text in (run.title if several else "score", "limit")]
+    head = "".join(
+        f"<th scope=col>{escape(text)}</th>"
+        for text in ("", *heads, *(["difference"] if several else []))
+    )
+    return (
+        '<div class="table"><table class="headline">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(kind: Kind, modality: str, runs: Sequence[ReportData]) -> str:
+    """One score of every run; "" where none has it."""
+    values = [_value(run, kind.keys, modality) for run in runs]
+    limits = [_value(run, kind.limit_keys, modality) for run in runs]
+    if all(value is None for value in values):
+        return ""
+    cells = []
+    for value, limit in zip(values, limits, strict=True):
+        beside = MISSING if limit is None else f"{kind.limit_name} {number(limit)}"
+        cells += [f'<td class="score">{bar(value, limit)}</td>', f"<td>{beside}</td>"]
+    if len(runs) > 1:
+        cells.append(f"<td>{_difference(*values)}</td>")
+    name = escape(kind.name.format(modality.upper()))
+    return f"<tr><th scope=row>{name}</th>{''.join(cells)}</tr>"
+
+
+def _difference(first: float | None, second: float | None) -> str:
+    """How far the first run is above the second."""
+    if first is None or second is None:
+        return MISSING
+    return f"{first - second:+.3f}".replace("-", "−")
+
+
+def _value(run: ReportData, keys: tuple[str, ...], modality: str) -> float | None:
+    return lookup(run.results, *(modality if key == "*" else key for key in keys))
