@@ -114,10 +114,11 @@ def _entry(
     views = sorted((view for block in blocks for view in block), key=lambda view: view["order"])
     scores = [_score(found) for found in cases if found is not None]
     source, target = case.source_modality.upper(), case.target_modality.upper()
+    way = f"{source} to {target}" if case.translation is not None else source
     centre = centre_of_structures(case.label, case.source.shape)
     return {
         "id": case.case,
-        "direction": f"{source} to {target}" if case.translation is not None else source,
+        "direction": f"{way}, by {agreement(case).measure}",
         "rank": rank,
         "score": " | ".join(score for score in scores if score),
         "centre": [
@@ -156,8 +157,8 @@ def _views(case: CaseImages, run: str, number, with_truth: bool) -> Iterator[Map
 
 
 def _score(case: CaseImages) -> str:
-    measure, value = agreement(case)
-    return f"{measure} {value:.3f}" if math.isfinite(value) else ""
+    value = agreement(case).value
+    return f"{value:.3f}" if math.isfinite(value) else ""
 
 
 def _coarser(volume: np.ndarray, factor: int) -> np.ndarray:

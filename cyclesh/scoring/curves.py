@@ -115,10 +115,15 @@ def _draw_box(axis: Axes, values: np.ndarray, place: float, colour: str, marker:
 
 
 def _curves(metrics: Metrics, prefix: str) -> dict[str, Curve]:
-    """Every key with the prefix -> its finite values; in the order of their first row."""
+    """Every key with the prefix -> its finite values; in the order of their first row.
+
+    Gradient norms are left out: they are no losses, and of another scale.
+    """
     keys = dict.fromkeys(key for row in metrics for key in row if key.startswith(prefix))
     curves = {}
     for key in keys:
+        if key.endswith("/grad"):
+            continue
         points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
         steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
         finite = np.isfinite(values)

@@ -186,7 +186,7 @@ def _curves(run: ReportData) -> list[str]:
 
 
 def _provenance(run: ReportData) -> list[str]:
-    return [facts.provenance(run.results) + facts.configuration(run.results)]
+    return [f"<div>{facts.provenance(run.results)}{facts.configuration(run.results)}</div>"]
 
 
 def _plot(draw: curves.Draw, description: str) -> str:

@@ -39,7 +39,7 @@ class Browser {
 
   listCases() {
     for (const direction of new Set(this.data.cases.map((entry) => entry.direction))) {
-      const group = element("fieldset", {}, element("legend", { textContent: direction }));
+      const group = element("div");
       this.data.cases.forEach((entry, number) => {
         if (entry.direction !== direction) return;
         const rank = entry.rank ? [element("b", { className: "rank", textContent: entry.rank })] : [];
@@ -50,7 +50,8 @@ class Browser {
           element("span", { className: "score", textContent: entry.score }),
         ));
       });
-      byId("case-list").append(group);
+      byId("case-list").append(
+        element("fieldset", {}, element("legend", { textContent: direction }), group));
     }
   }
 
@@ -96,14 +97,13 @@ class Browser {
   listViews() {
     const narrow = matchMedia(NARROW).matches;
     const visible = (view) => this.chosen.get(view.name) ?? (narrow ? view.narrow : view.wide);
-    const list = byId("views");
-    list.replaceChildren(list.firstElementChild);
+    byId("views").replaceChildren();
     for (const view of this.entry.views) {
       const toggle = (event) => {
         this.chosen.set(view.name, event.target.checked);
         this.fillPlanes(this.entry.views.filter(visible));
       };
-      list.append(
+      byId("views").append(
         choice({ type: "checkbox", checked: visible(view), onchange: toggle }, view.name));
     }
     this.fillPlanes(this.entry.views.filter(visible));

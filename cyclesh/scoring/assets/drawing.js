@@ -43,7 +43,7 @@ function drawOutlines(canvas, slice, plane, colours, predicted) {
     if (!colours[index]) continue;
     const path = new Path2D();
     for (const line of outlines(slice, plane.rows, plane.columns, index)) {
-      line.forEach(([x, y]) => path.lineTo(x * scale[0], y * scale[1]));
+      line.forEach(([x, y], i) => path[i ? "lineTo" : "moveTo"](x * scale[0], y * scale[1]));
       path.closePath();
     }
     const stroke = (style, width, dashes) => {
