@@ -41,10 +41,11 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     return results
 
 
-def rescored(run: Run, judge: dict | None) -> Scored:
+def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
     """What a report shows of a run that was scored before; of one under way, its validation.
 
-    Nothing is written. Raises UserError where there is no checkpoint yet.
+    Nothing is written. `cases_of` names another split than the results' to take the cases from.
+    Raises UserError where there is no checkpoint yet.
     """
     path = run.workdir / RESULTS
     steps, best = kept_checkpoints(run)
@@ -64,7 +65,7 @@ def rescored(run: Run, judge: dict | None) -> Scored:
         raise UserError(
             f"{path}: is of checkpoint {step}, which is gone; score another with --mode=evaluate"
         )
-    return Scored(run, *score_split(run, judge, split, str(step)), results)
+    return Scored(run, *score_split(run, judge, cases_of or split, str(step)), results)
 
 
 def kept_checkpoints(run: Run) -> tuple[list[int], int]:

@@ -92,14 +92,16 @@ def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False)
     """
     use_compilation_cache(cache_folder("compiled"))
 
-    def scored(folder: Path) -> Scored:
+    def scored(folder: Path, cases_of: str = "") -> Scored:
         config = read_config(folder)
         run = build_run(config, folder, open_store(config, progress=not quiet))
         check_data(run)
         judge = judges(config, run.store, quiet, train=False) if translates(config) else None
-        return rescored(run, judge)
+        return rescored(run, judge, cases_of)
 
-    return reports.write(scored(Path(workdir)), scored(Path(compare)) if compare else None)
+    shown = scored(Path(workdir))
+    split = shown.results["scored_split"]
+    return reports.write(shown, scored(Path(compare), split) if compare else None)
 
 
 # ------------------------------------------------------------------------------------- the loop

@@ -218,7 +218,7 @@ def _beside(
         if not any(columns):
             return ""
         cells = "".join(
-            f"<div><h3>{escape(run.title)}</h3>{column}</div>"
+            f"<div><h3>{escape(run.title)}</h3>{column or paragraph('Nothing of this yet.')}</div>"
             for run, column in zip(runs, columns, strict=True)
         )
     return f'<div class="{style}">{cells}</div>' if cells else ""
