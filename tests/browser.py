@@ -52,7 +52,9 @@ class Page:
         self._rest, self._count, self._session = b"", 0, None
         self.troubles: list[str] = []
         self.requests: list[str] = []
-        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        target = next(
+            t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"
+        )
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -138,7 +140,9 @@ class Page:
         self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **held)
         for x, y in places[1:]:
             self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, **held)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **held | {"buttons": 0})
+        self.call(
+            "Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **held | {"buttons": 0}
+        )
         self.settle()
 
     def click(self, selector: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from cyclesh.scoring.cases import CaseScore
-from cyclesh.scoring.curves import curves_figure, draw_dice_by_case, panels
+from cyclesh.scoring.curves import curves_figure, draw_boxes, panels
+from cyclesh.scoring.report_data import Event
 
 NAN = float("nan")
 
@@ -32,60 +33,82 @@ def _labelled(axis):
     return {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
 
 
+def _draw(metrics, name, events=(), best_step=None):
+    return _axes(panels(metrics, events, best_step)[name][1])
+
+
 def test_only_networks_that_trained_have_a_panel():
-    assert list(panels(_metrics(), best_step=None)) == ["gen", "seg", "validation"]
-    assert panels([], best_step=None) == {}
+    found = panels(_metrics(), (), best_step=None)
+    assert [(name, title) for name, (title, _) in found.items()] == [
+        ("gen", "Generators"),
+        ("seg", "Segmentors"),
+        ("validation", "Validation"),
+    ]
+    assert panels([], (), best_step=None) == {}
 
 
 def test_curves_start_where_their_loss_does():
-    (line,) = _labelled(_axes(panels(_metrics(), None)["gen"])).values()
+    (line,) = _labelled(_draw(_metrics(), "gen")).values()
     assert line.get_label() == "cycle" and line.get_xdata()[0] == 20
+
+
+def test_gradient_norms_are_not_drawn_among_the_losses():
+    rows = [row | {"seg/grad": 5.0} for row in _metrics()]
+    assert set(_labelled(_draw(rows, "seg"))) == {"total"}
 
 
 def test_the_curve_follows_the_median_of_the_losses():
     metrics = [{"step": s, "seg/total": 100.0 if s == 250 else 1.0} for s in range(500)]
-    line = _labelled(_axes(panels(metrics, None)["seg"]))["total"]
+    line = _labelled(_draw(metrics, "seg"))["total"]
     np.testing.assert_array_equal(line.get_ydata(), 1.0)
 
 
-def test_phases_are_named_where_they_begin():
-    axis = _axes(panels(_metrics(), None)["seg"])
-    assert [(note.get_text(), note.xy[0]) for note in axis.texts] == [
-        ("segmentors", 0),
-        ("joint", 20),
-    ]
-    one_phase = [row | {"phase": "joint"} for row in _metrics()]
-    assert not _axes(panels(one_phase, None)["seg"]).texts
+def test_events_are_named_where_they_happen():
+    events = (Event(0, "pre-training S"), Event(20, "joint"), Event(60, "joint, decay"))
+    late = Event(98, "never reached")
+    for name in ("gen", "seg", "validation"):
+        axis = _draw(_metrics(), name, (*events, late))
+        assert [(note.get_text(), note.xy[0]) for note in axis.texts] == [
+            (event.name, event.step) for event in events
+        ]
+    assert not _draw(_metrics(), "seg").texts
 
 
-def test_the_best_checkpoint_is_marked():
-    labelled = _labelled(_axes(panels(_metrics(), best_step=98)["validation"]))
-    assert labelled["best checkpoint"].get_xdata() == [98]
-    assert set(labelled) == {"Dice, CT", "Dice, MR", "best checkpoint"}
-    assert "best checkpoint" not in _labelled(_axes(panels(_metrics(), None)["validation"]))
+def test_the_best_checkpoint_is_marked_in_every_panel():
+    for name in ("gen", "seg", "validation"):
+        stars = [
+            line for line in _draw(_metrics(), name, best_step=44).get_lines()
+            if line.get_marker() == "*"
+        ]  # fmt: skip
+        assert [list(star.get_xdata()) for star in stars] == [[44]]
+        assert not any(line.get_marker() == "*" for line in _draw(_metrics(), name).get_lines())
+    assert set(_labelled(_draw(_metrics(), "validation"))) == {"Dice, CT", "Dice, MR"}
 
 
 @pytest.mark.parametrize("value, scale", [(0.5, "log"), (0.0, "linear"), (-1.0, "linear")])
 def test_losses_that_are_never_zero_get_a_logarithmic_axis(value, scale):
     metrics = [{"step": 0, "disc/total": 1.0}, {"step": 1, "disc/total": value}]
-    assert _axes(panels(metrics, None)["disc"]).get_yscale() == scale
+    assert _draw(metrics, "disc").get_yscale() == scale
 
 
 def test_values_that_are_not_finite_are_left_out():
     metrics = [{"step": s, "seg/total": v} for s, v in enumerate((1.0, NAN, 2.0, float("inf")))]
-    line = _labelled(_axes(panels(metrics, None)["seg"]))["total"]
-    np.testing.assert_array_equal(line.get_xdata(), [0, 2])
-    assert panels([{"step": 0, "seg/total": NAN}], None) == {}
+    np.testing.assert_array_equal(_labelled(_draw(metrics, "seg"))["total"].get_xdata(), [0, 2])
+    assert panels([{"step": 0, "seg/total": NAN}], (), None) == {}
 
 
-def test_every_case_with_a_dice_is_a_dot():
+def test_every_structure_and_modality_has_its_box_and_every_case_its_dot():
     scores = [
         CaseScore(f"{m}_{i}", m, s, value, NAN, NAN, "")
         for m in ("ct", "mr")
         for s in ("LV", "RV")
-        for i, value in enumerate((0.5, 0.7, NAN))
+        for i, value in enumerate((0.5, 0.7, 0.6, NAN))
     ]
     axis = Figure().subplots()
-    draw_dice_by_case(axis, scores, ["LV", "RV"], ["ct", "mr"])
-    dots = [line.get_ydata() for line in axis.get_lines() if len(line.get_ydata())]
-    assert [sorted(d) for d in dots] == [[0.5, 0.7]] * 4
+    draw_boxes(axis, "Dice", scores, ["LV", "RV"], ["ct", "mr"])
+    lines = [list(line.get_ydata()) for line in axis.get_lines()]
+    assert lines.count([0.5, 0.6, 0.7]) == 4  # the dots
+    assert lines.count([0.6, 0.6]) == 4  # the medians
+    assert [[min(y), max(y)] for y in lines if len(y) == 5] == 4 * [
+        pytest.approx([0.55, 0.65])
+    ]  # the boxes

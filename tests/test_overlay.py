@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from cyclesh.scoring.overlay import View, overlay_png
+from cyclesh.scoring.overlay import View, outlines, overlay_png
 from cyclesh.scoring.style import structure_colour
 
 SHAPE = (12, 16, 20)
@@ -37,3 +37,31 @@ def test_structures_are_outlined_in_their_colours():
 def test_a_scan_in_which_nothing_is_found_is_shown_all_the_same():
     view = View("ct", np.zeros(SHAPE), np.zeros(SHAPE, np.uint8))
     assert overlay_png([view], ("a",), (2, 1, 1), "case").startswith(b"\x89PNG")
+
+
+def test_the_outline_of_a_voxel_touches_its_four_edges():
+    mask = np.zeros((4, 6), bool)
+    mask[1, 4] = True
+    (line,) = outlines(mask, size_mm=(3.0, 2.0))
+    np.testing.assert_allclose(line.min(axis=0), (4 * 2.0, 1 * 3.0))
+    np.testing.assert_allclose(line.max(axis=0), (5 * 2.0, 2 * 3.0))
+
+
+def test_outlines_close_at_the_edge_of_the_picture():
+    (line,) = outlines(np.ones((3, 5), bool), size_mm=(1.0, 1.0))
+    np.testing.assert_array_equal(line[0], line[-1])
+    np.testing.assert_allclose((line.min(axis=0), line.max(axis=0)), ((0, 0), (5, 3)))
+
+
+def test_an_outline_for_every_piece_and_hole():
+    mask = np.zeros((12, 12), bool)
+    mask[1:6, 1:6] = True
+    mask[3, 3] = False
+    mask[9, 9] = True
+    assert len(outlines(mask, (1.0, 1.0))) == 3
+    assert outlines(np.zeros((3, 3), bool), (1.0, 1.0)) == []
+
+
+def test_structure_colours_are_distinct_as_far_as_the_palette_goes():
+    assert len({structure_colour(i) for i in range(7)}) == 7
+    assert structure_colour(7) == structure_colour(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,10 +174,9 @@ def _draw_events(axis: Axes, metrics: Metrics, events: Sequence[Event]) -> None:
     """Bands of alternating shade, each with the name of what begins there."""
     last = metrics[-1]["step"]
     begun = [event for event in events if event.step < last]
-    ends = [event.step for event in begun[1:]] + [last]
-    for number, (event, end) in enumerate(zip(begun, ends, strict=True)):
+    for number, (event, following) in enumerate(pairwise([*begun, Event(last, "")])):
         if number % 2:
-            axis.axvspan(event.step, end, color=RULE, alpha=0.45, lw=0)
+            axis.axvspan(event.step, following.step, color=RULE, alpha=0.45, lw=0)
         axis.annotate(
             event.name, (event.step, 1), (3, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=7, color=MUTED,

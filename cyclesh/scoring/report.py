@@ -186,7 +186,8 @@ def _curves(run: ReportData) -> list[str]:
 
 
 def _provenance(run: ReportData) -> list[str]:
-    return [f"<div>{facts.provenance(run.results)}{facts.configuration(run.results)}</div>"]
+    parts = facts.provenance(run.results) + facts.configuration(run.results)
+    return [f"<div>{parts}</div>"] if parts else []
 
 
 def _plot(draw: curves.Draw, description: str) -> str:

@@ -83,7 +83,8 @@ def inline_svg(figure: Figure, description: str) -> str:
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(_RC | {"svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     for colour, name in _PAGE_COLOURS.items():
         text = text.replace(f": {colour.lower()}", f": var(--{name})")
