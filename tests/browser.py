@@ -5,10 +5,12 @@ byte, on file descriptors 3 and 4 of the browser.
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +20,12 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE_S = 60.0
+BECOME = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_browser() -> str:
@@ -35,11 +43,15 @@ class Page:
 
     def __init__(self, width: int = 1280, height: int = 900):
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        to_browser, self._out = os.pipe()
-        self._in, from_browser = os.pipe()
-        # The browser wants its ends as descriptors 3 and 4, which may be in use here.
+        pipes = os.pipe(), os.pipe()
+        # Out of the way of 3 and 4, which the browser's ends become in the process of its own.
+        (to_browser, self._out), (self._in, from_browser) = (
+            tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in pipe) for pipe in pipes
+        )
+        for end in (*pipes[0], *pipes[1]):
+            os.close(end)
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', find_browser()]
+            [sys.executable, "-c", BECOME, str(to_browser), str(from_browser), find_browser()]
             + ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
             + ["--remote-debugging-pipe", f"--user-data-dir={self._home.name}", "--hide-scrollbars"]
             + ["--disable-background-networking", "--no-first-run", "about:blank"],
