@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,35 @@ def test_evaluate_scores_any_checkpoint_and_split(finished):
     finally:
         (workdir / "results.json").write_bytes(kept)
     cyclesh("--mode=evaluate", f"--workdir={workdir}", "--checkpoint=7", status=2)
+
+
+def test_the_report_is_built_again_as_it_was_and_beside_another_run(finished, tmp_path):
+    workdir = tmp_path / "joint-tiny"
+    shutil.copytree(finished[0], workdir)
+    report, results = workdir / "report.html", workdir / "results.json"
+    html, scores = report.read_text(), results.stat().st_mtime_ns
+    report.unlink()
+    shutil.rmtree(workdir / "figures")
+    done = cyclesh("--mode=report", f"--workdir={workdir}")
+    assert done.stdout == f"report: {report}\n"
+    assert report.read_text() == html and results.stat().st_mtime_ns == scores
+    assert {path.name for path in (workdir / "figures").iterdir()} >= {"figure4.png", "figure4.svg"}
+
+    # Another run, still under way: no results yet.
+    other = shutil.copytree(workdir, tmp_path / "twin")
+    (other / "results.json").unlink()
+    cyclesh("--mode=report", f"--workdir={workdir}", f"--compare={other}")
+    compared = report.read_text()
+    assert "<h1>joint-tiny against twin</h1>" in compared and "Synthetic MR, twin" in compared
+    cyclesh("--mode=report", f"--workdir={other}")
+    assert "No test scores yet" in (other / "report.html").read_text()
+
+    for words, told in (
+        ((f"--workdir={workdir}", f"--compare={tmp_path}"), f"{tmp_path}: is no workdir"),
+        ((), "--mode=report: give --workdir"),
+    ):
+        failed = cyclesh("--mode=report", *words, status=2)
+        assert told in failed.stderr and failed.stderr.count("\n") == 1
 
 
 def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(finished, tmp_path):
