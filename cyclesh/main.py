@@ -226,6 +226,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
+    if FLAGS.half and FLAGS.mode != "export":
+        raise UserError("--half: goes with --mode=export")
 
 
 def use_huge_pages() -> None:
