@@ -17,15 +17,24 @@ from cyclesh.errors import NonFiniteError, Stopped, UserError
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:PRESET][,key=value...]")
 flags.DEFINE_string("mode", "train", "what to do; see the README")
-flags.DEFINE_string("workdir", "", "the run's folder; default runs/NAME or runs/NAME-PRESET")
+flags.DEFINE_string(
+    "workdir",
+    "",
+    "the run's folder, default runs/NAME or runs/NAME-PRESET; translate, segment: or an export",
+)
 flags.DEFINE_string(
     "input", "", "verify, prepare: a raw folder; translate, segment: a scan or a folder of scans"
 )
 flags.DEFINE_string(
-    "output", "", "prepare: the store; translate, segment: a .nii.gz or, for a folder, a folder"
+    "output",
+    "",
+    "verify: a .json of the faults; prepare: the store; translate, segment: a .nii.gz or, for a "
+    "folder, a folder; export: a folder",
 )
 flags.DEFINE_string("split", "test", "evaluate: which split to score")
-flags.DEFINE_string("checkpoint", "best", "evaluate, translate, segment: best, last or a step")
+flags.DEFINE_string(
+    "checkpoint", "best", "evaluate, translate, segment, export: best, last or a step"
+)
 flags.DEFINE_string("shard", "0/1", "prepare: this job's share i/n of the volumes")
 flags.DEFINE_integer("fold", 0, "prepare: which of the repeated splits to draw")
 flags.DEFINE_string("to", "", "translate: the modality to make, e.g. mr")
@@ -43,6 +52,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("dry_run", False, "train, bench: say what would happen, do nothing")
 flags.DEFINE_string("compare", "", "report: the workdir of a run to put beside this one")
+flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -75,13 +85,15 @@ def evaluate() -> int:
 def verify() -> int:
     from cyclesh.data.description import describe
     from cyclesh.data.locate import description_of
+    from cyclesh.data.nifti import publish
     from cyclesh.data.verify import verify as check
 
     folder = need("input")
-    report = check(folder, describe(folder, description_of(data_section())))
-    if FLAGS.output:
-        Path(FLAGS.output).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    description = describe(folder, description_of(data_section()))
+    report = check(folder, description, progress=not FLAGS.quiet)
     print(report.to_table())
+    if FLAGS.output:
+        publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})
     return 0 if report.ok else 2
 
 
@@ -92,6 +104,16 @@ def prepare() -> int:
         need_config(), need("input"), need("output"), FLAGS.shard, FLAGS.fold, not FLAGS.quiet
     )
     print(f"{FLAGS.output}: " + (f"{len(store.volumes)} volumes" if store else "shard done"))
+    return 0
+
+
+def export() -> int:
+    from cyclesh import export as exporter
+
+    if not FLAGS.workdir and FLAGS.config is None:
+        raise UserError("--mode=export: give --workdir=FOLDER of a trained run")
+    size = exporter.export(workdir(), need("output"), FLAGS.checkpoint, FLAGS.half)
+    print(f"{FLAGS.output}: {size / 1e6:.1f} MB")
     return 0
 
 
@@ -159,6 +181,7 @@ MODES = {
     "segment": infer,
     "bench": bench,
     "report": report,
+    "export": export,
 }
 
 
@@ -218,6 +241,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
     if FLAGS.compare and FLAGS.mode != "report":
         raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
+    if FLAGS.half and FLAGS.mode != "export":
+        raise UserError("--half: goes with --mode=export")
 
 
 def use_huge_pages() -> None:
