@@ -16,6 +16,7 @@ from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.scoring import cases as scores
 from cyclesh.scoring.dice import dice
+from cyclesh.scoring.histogram import match_histogram
 from cyclesh.scoring.report_data import CaseImages
 from cyclesh.scoring.similarity import Similarity, similarity
 from cyclesh.state import Players
@@ -134,6 +135,8 @@ class VolumeScores:
     judge: np.ndarray | None  # Dice of its modality's judge on the volume
     s_score: np.ndarray | None  # Dice of the target's judge on the translation
     ceiling: np.ndarray | None  # Dice of the target's judge on the true volume of the target
+    untranslated: np.ndarray | None  # Dice of the target's judge on the volume as it is
+    matched: np.ndarray | None  # ... on the volume with the histogram of the target's training set
     similarity: Similarity | None  # of the translation to that true volume
 
 
@@ -150,6 +153,8 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
         return dice(model.segment(model.judge[by], image), label, description.classes)
 
     true_image = None if truth is None else store.image(truth)
+    target = description.modalities[DOMAINS.index(other(domain))]
+    matched = match_histogram(image, store.quantiles(target))
     rows = []
     if model.seg is not None:
         rows = scores.score_case(
@@ -167,6 +172,8 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
         judge=judged(domain, image, label),
         s_score=judged(other(domain), fake, label),
         ceiling=judged(other(domain), true_image, label if truth is None else store.label(truth)),
+        untranslated=judged(other(domain), image, label),
+        matched=judged(other(domain), matched, label),
         similarity=(
             None
             if fake is None or true_image is None
@@ -179,11 +186,16 @@ def summarise(entries: list[VolumeScores], store: Store) -> dict:
     """The scoring blocks of results.json; missing values are None.
 
     test.<m>: segmentation of real volumes of modality m. s_score.<m>: synthetic volumes of m.
-    judge.<m>: the judge's own Dice on real volumes of m, and its ceiling, its Dice on the true
-    volumes of m of the same subjects, where such exist. translation.<m>: similarity of synthetic
-    volumes of m to those true volumes, intensities in [-1, 1].
+    judge.<m>: the judge's own Dice on real volumes of m; what an S-score lies between: ceiling, its
+    Dice on the true volumes of m of the same subjects, where such exist, and its Dice on the inputs
+    themselves, untranslated and with histograms matched to m's. translation.<m>: similarity of
+    synthetic volumes of m to those true volumes, intensities in [-1, 1].
     """
     names = store.description.names
+
+    def mean_of(figures: dict | None) -> float | None:
+        return figures and figures["mean"]
+
     blocks = {"test": {}, "s_score": {}, "judge": {}, "translation": {}}
     for domain, modality in zip(DOMAINS, store.description.modalities, strict=True):
         own = [entry for entry in entries if entry.domain == domain]
@@ -199,8 +211,10 @@ def summarise(entries: list[VolumeScores], store: Store) -> dict:
         ceiling = average("ceiling", incoming)
         blocks["judge"][modality] = {
             "dice": average("judge", own),
-            "ceiling": ceiling and ceiling["mean"],
+            "ceiling": mean_of(ceiling),
             "ceiling_by_structure": ceiling,
+            "untranslated": mean_of(average("untranslated", incoming)),
+            "histogram_matched": mean_of(average("matched", incoming)),
         }
         alike = [entry.similarity for entry in incoming if entry.similarity is not None]
         blocks["translation"][modality] = scores.summarise_similarity(alike) if alike else None

@@ -44,6 +44,10 @@ class ToyStore:
         sign = 1 if v.modality == "ct" else -1
         return sign * self.label(v).astype(np.float32) / 10
 
+    def quantiles(self, modality):
+        # As if training volumes were half background and half structure 1.
+        return np.array([0.0, 0.0, 0.1]) if modality == "ct" else np.array([-0.1, 0.0, 0.0])
+
 
 SPLITS = ("val", "test", "test")
 
@@ -94,10 +98,22 @@ def test_an_untranslated_volume_has_no_shape_for_the_other_judge():
     stays = {d: {"gain": 1.0} for d in DOMAINS}
     results, *_ = scored(gen=stays, judge=SEES)
     assert results["s_score"]["ct"]["mean"] == results["s_score"]["mr"]["mean"] == 0
+    assert results["judge"]["ct"]["untranslated"] == results["judge"]["mr"]["untranslated"] == 0
     assert results["test"] == {"ct": None, "mr": None}
     # 0.1 and -0.1, 0.2 and -0.2: twice the label over ten, averaged over the voxels.
     label = ToyStore().label(volume("ct_1", "ct"))
     assert results["translation"]["mr"]["mae"] == pytest.approx(2 * label.mean() / 10)
+
+
+def test_histograms_are_matched_to_the_target_s():
+    # In "mr" structures are darker than their background, in "ct" brighter: the darkest voxels of
+    # an mr volume stay background, and background, the median, becomes no structure either.
+    results, entries, *_ = scored(gen=FLIPS, judge=SEES)
+    assert results["judge"]["ct"]["histogram_matched"] == 0
+    inverted = {d: {"sign": -SEES[d]["sign"]} for d in DOMAINS}
+    for entry in scored(gen=FLIPS, judge=inverted)[1]:
+        assert (entry.matched <= 1).all() and entry.untranslated.mean() == 1
+    assert {entry.matched.shape for entry in entries} == {(2,)}
 
 
 def test_a_missing_structure_is_counted():

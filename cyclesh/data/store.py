@@ -86,6 +86,7 @@ class Store:
         self.volumes = tuple(Volume.from_json(entry) for entry in manifest["volumes"])
         self.fractions = tuple(manifest["fractions"])
         self.split_sha256: str = manifest["split_sha256"]
+        self._quantiles: dict[str, np.ndarray] = {}
 
     @staticmethod
     def open(path: Path | str) -> "Store":
@@ -128,6 +129,13 @@ class Store:
             raise UserError(f"{self.root}: holds no volume of modality {modality!r}")
         low, high = np.median([v.window for v in chosen], axis=0)
         return float(low), float(high)
+
+    def quantiles(self, modality: str) -> np.ndarray:
+        """257 quantiles of a modality's training intensities, in equal steps from 0 to 1."""
+        if modality not in self._quantiles:
+            images = [self.image(volume).ravel() for volume in self.select(modality, "train")]
+            self._quantiles[modality] = np.quantile(np.concatenate(images), np.linspace(0, 1, 257))
+        return self._quantiles[modality]
 
     @cached_property
     def sha256(self) -> str:
