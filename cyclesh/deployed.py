@@ -1,8 +1,7 @@
 """A trained model as inference needs it: networks on volumes of any size, and what they expect."""
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -11,13 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import networks, settings, state, tiles
+from cyclesh import __version__, networks, settings, state, tiles
 from cyclesh.data.description import Description
 from cyclesh.domains import DOMAINS, other, per_domain
 from cyclesh.errors import UserError
-from cyclesh.run import CHECKPOINTS, CONFIG, DATA, load_tree
+from cyclesh.run import load_tree
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.memory import free_memory_bytes
+from cyclesh.weights import WEIGHTS, read_tree
+from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, EXPORT, read_as, read_config, read_json
+
+DEPLOYED = ("gen", "seg")  # discriminators are of no use once training is over
+FORMAT = 1  # of an export's config.json
+SECTIONS = ("model", "compute")  # of the config: all that makes the networks
+PROVENANCE = ("method", "seed", "checkpoint", "data")  # the last is the store's sha256
 
 # Memory of a forward pass, as XLA plans it: ten float32 a voxel and filter, and some slack.
 BYTES_A_VOXEL_AND_FILTER = 44
@@ -27,17 +33,18 @@ BYTES_A_VOXEL_AND_FILTER = 44
 class Deployed:
     """A trained model. Parameters are read when they are first used, and only those used."""
 
-    config: ConfigDict
+    config: ConfigDict  # of an export: the sections that make networks
+    players: tuple[str, ...]  # the kinds of networks that it has: "gen", "seg"
     description: Description
     windows: Mapping[str, tuple[float, float]]  # modality -> median window of its training volumes
     provenance: Mapping[str, object]  # which model this is: JSON-able
     name: str  # for messages: the folder
     read_tree: Callable[[str, dict], dict]  # (player, shapes) -> its networks' parameters
-    pass_voxels: int  # largest volume that is translated or segmented in one pass
+    pass_voxels: int = 0  # largest volume that is translated or segmented in one pass
 
     def has(self, player: str) -> bool:
         """Whether the model has networks of this kind ("gen", "seg")."""
-        return player in state.players_in_use(self.config)
+        return player in self.players
 
     def translate(self, target: str, volume: np.ndarray) -> np.ndarray:
         """A volume of the other modality as one of `target`; (z, y, x) in [-1, 1], float32."""
@@ -63,7 +70,7 @@ class Deployed:
         return DOMAINS[self.description.modalities.index(modality)]
 
     def _one_pass(self, player: str, modality: str) -> Callable[[np.ndarray], np.ndarray]:
-        tree = self._trees(player)[self._domain(modality)]
+        tree = self.trees(player)[self._domain(modality)]
 
         def apply(volume: np.ndarray) -> np.ndarray:
             try:
@@ -98,7 +105,8 @@ class Deployed:
             for player in finish
         }
 
-    def _trees(self, player: str) -> dict:
+    def trees(self, player: str) -> dict:
+        """The parameters of one kind of network: {"A": tree, "B": tree}."""
         if player not in self._read:
             self._read[player] = self.read_tree(player, tree_shapes(getattr(self._nets, player)))
         return self._read[player]
@@ -115,13 +123,24 @@ def tree_shapes(net) -> dict:
 
 
 def load(folder: Path | str, which: str = "best", pass_voxels: int = 0) -> Deployed:
-    """The model of a workdir; `which` is best, last or a step.
+    """The model of a workdir or of an export; `which` is best, last or a step.
 
     pass_voxels: 0 is as many as half of the free memory holds.
     Raises UserError when the folder holds no trained model, or none of that step.
     """
     folder = Path(folder)
-    config, data = _read_config(folder / CONFIG), _read_data(folder / DATA)
+    model = (_exported if EXPORT in read_json(folder / CONFIG) else _trained)(folder, which)
+    if pass_voxels:
+        return replace(model, pass_voxels=pass_voxels)
+    return replace(model, pass_voxels=voxels_that_fit(model.config, free_memory_bytes() // 2))
+
+
+def _trained(folder: Path, which: str) -> Deployed:
+    """The model of a run at a checkpoint."""
+    config, data = read_config(folder), read_json(folder / DATA)
+    with read_as(folder / DATA, "a description of training data"):
+        description, windows = _data_of(data)
+        sha256 = data["sha256"]
     checkpoints = folder / CHECKPOINTS
     if not checkpoints.is_dir():
         raise UserError(f"{folder}: has no checkpoints yet; let it train first")
@@ -129,19 +148,63 @@ def load(folder: Path | str, which: str = "best", pass_voxels: int = 0) -> Deplo
         step = opened.resolve(which)
     return Deployed(
         config=config,
-        description=data["description"],
-        windows=data["windows"],
+        players=tuple(p for p in state.players_in_use(config) if p in DEPLOYED),
+        description=description,
+        windows=windows,
         provenance={
-            "workdir": str(folder),
             "method": config.method,
             "seed": config.seed,
             "checkpoint": step,
-            "data": data["sha256"],
+            "data": sha256,
         },
         name=str(folder),
         read_tree=partial(load_tree, folder, str(step)),
-        pass_voxels=pass_voxels or voxels_that_fit(config, free_memory_bytes() // 2),
     )
+
+
+def _exported(folder: Path, which: str) -> Deployed:
+    """The model of an export, which holds one checkpoint."""
+    path = folder / CONFIG
+    entries = read_json(path)
+    if entries[EXPORT] != FORMAT:
+        raise UserError(f"{path}: is an export of format {entries[EXPORT]}; this reads {FORMAT}")
+    with read_as(path, "an export's config"):
+        description, windows = _data_of(entries)
+        provenance = {key: entries["provenance"][key] for key in PROVENANCE}
+        fields = {section: entries[section] for section in SECTIONS}
+        config = settings.from_json(
+            fields | {"method": provenance["method"], "data": {"shape": description.shape}}
+        )
+        settings.validate(config, SECTIONS)
+        players = tuple(entries["networks"])
+    if which not in ("best", "last", str(provenance["checkpoint"])):
+        raise UserError(
+            f"--checkpoint={which}: {folder} is an export of {provenance['checkpoint']}"
+        )
+    return Deployed(
+        config=config,
+        players=players,
+        description=description,
+        windows=windows,
+        provenance=provenance,
+        name=str(folder),
+        read_tree=partial(read_tree, folder / WEIGHTS),
+    )
+
+
+def as_export(model: Deployed, precision: str) -> dict:
+    """What `_exported` reads again, without any path or time."""
+    config = settings.to_json(model.config)
+    return {
+        EXPORT: FORMAT,
+        "cyclesh": __version__,
+        "precision": precision,
+        "networks": list(model.players),
+        "provenance": {key: model.provenance[key] for key in PROVENANCE},
+        "description": model.description.to_json(),
+        "windows": {modality: list(window) for modality, window in model.windows.items()},
+        **{section: config[section] for section in SECTIONS},
+    }
 
 
 def voxels_that_fit(config: ConfigDict, memory_bytes: float) -> int:
@@ -151,34 +214,9 @@ def voxels_that_fit(config: ConfigDict, memory_bytes: float) -> int:
     return int(memory_bytes / a_voxel)
 
 
-def _read_config(path: Path) -> ConfigDict:
-    entries = _read_json(path)
-    try:
-        config = settings.from_json(entries)
-        settings.validate(config)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not a config of this version ({_line(error)})") from None
-    return config
-
-
-def _read_data(path: Path) -> dict:
-    entries = _read_json(path)
-    try:
-        description = Description.from_json(entries["description"])
-        windows = {m: (low, high) for m, (low, high) in entries["windows"].items()}
-        return {"description": description, "windows": windows, "sha256": entries["sha256"]}
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{path}: does not describe the training data ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: is no workdir (no {path.name}); train first") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+def _data_of(entries: Mapping) -> tuple[Description, dict[str, tuple[float, float]]]:
+    description = Description.from_json(entries["description"])
+    windows = {m: (float(low), float(high)) for m, (low, high) in entries["windows"].items()}
+    if set(windows) != set(description.modalities):
+        raise ValueError(f"windows of {', '.join(windows)}")
+    return description, windows

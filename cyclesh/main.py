@@ -17,15 +17,24 @@ from cyclesh.errors import NonFiniteError, Stopped, UserError
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:PRESET][,key=value...]")
 flags.DEFINE_string("mode", "train", "what to do; see the README")
-flags.DEFINE_string("workdir", "", "the run's folder; default runs/NAME or runs/NAME-PRESET")
+flags.DEFINE_string(
+    "workdir",
+    "",
+    "the run's folder, default runs/NAME or runs/NAME-PRESET; translate, segment: or an export",
+)
 flags.DEFINE_string(
     "input", "", "verify, prepare: a raw folder; translate, segment: a scan or a folder of scans"
 )
 flags.DEFINE_string(
-    "output", "", "prepare: the store; translate, segment: a .nii.gz or, for a folder, a folder"
+    "output",
+    "",
+    "prepare: the store; translate, segment: a .nii.gz or, for a folder, a folder; export: a "
+    "folder",
 )
 flags.DEFINE_string("split", "test", "evaluate: which split to score")
-flags.DEFINE_string("checkpoint", "best", "evaluate, translate, segment: best, last or a step")
+flags.DEFINE_string(
+    "checkpoint", "best", "evaluate, translate, segment, export: best, last or a step"
+)
 flags.DEFINE_string("shard", "0/1", "prepare: this job's share i/n of the volumes")
 flags.DEFINE_integer("fold", 0, "prepare: which of the repeated splits to draw")
 flags.DEFINE_string("to", "", "translate: the modality to make, e.g. mr")
@@ -43,6 +52,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("dry_run", False, "train, bench: say what would happen, do nothing")
 flags.DEFINE_string("compare", "", "report: the workdir of a run to put beside this one")
+flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -92,6 +102,16 @@ def prepare() -> int:
         need_config(), need("input"), need("output"), FLAGS.shard, FLAGS.fold, not FLAGS.quiet
     )
     print(f"{FLAGS.output}: " + (f"{len(store.volumes)} volumes" if store else "shard done"))
+    return 0
+
+
+def export() -> int:
+    from cyclesh import export as exporter
+
+    if not FLAGS.workdir and FLAGS.config is None:
+        raise UserError("--mode=export: give --workdir=FOLDER of a trained run")
+    size = exporter.export(workdir(), need("output"), FLAGS.checkpoint, FLAGS.half)
+    print(f"{FLAGS.output}: {size / 1e6:.1f} MB")
     return 0
 
 
@@ -159,6 +179,7 @@ MODES = {
     "segment": infer,
     "bench": bench,
     "report": report,
+    "export": export,
 }
 
 

@@ -168,7 +168,7 @@ def _classes(probabilities: np.ndarray) -> np.ndarray:
 def _sidecar(model: Deployed, task: Task, source: Source, seen: Region) -> dict:
     return {
         "cyclesh": __version__,
-        "model": dict(model.provenance),
+        "model": {"workdir": model.name, **model.provenance},
         "scan": {"file": source.path.name, "sha256": source.scan.sha256},
         "modality": task.modality,
         "to": task.to or None,

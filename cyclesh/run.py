@@ -5,7 +5,6 @@ TensorBoard events, checkpoints/, and once scored results.json, cases.csv, repor
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.state import Phase, Players, TrainState
+from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config, write_json
 
-CONFIG, DATA, CHECKPOINTS = "config.json", "data.json", "checkpoints"
 # Fields that a run may be continued with another value of.
 FREE_FIELDS = ("steps", "data.path", "data.processes", "log.report_cases", "log.keep_every_steps")
 
@@ -97,17 +96,6 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
     )
 
 
-def read_config(workdir: Path) -> ConfigDict:
-    """The config that a workdir was made with. Raises UserError where there is none."""
-    path = Path(workdir) / CONFIG
-    try:
-        return settings.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{workdir}: is no workdir (no {CONFIG}); train there first") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it or train anew") from None
-
-
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where the workdir belongs to a run of another config."""
     if not (workdir / CONFIG).exists():
@@ -165,14 +153,6 @@ def record_data(run: Run) -> None:
             "source": ids(subset.source),
         },
     )
-
-
-def write_json(path: Path, content) -> None:
-    """Atomically; NaN is refused, since JSON has none."""
-    partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    partial_path.write_text(text, encoding="utf-8")
-    os.replace(partial_path, path)
 
 
 def as_trees(current: TrainState) -> dict:
