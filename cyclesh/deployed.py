@@ -48,19 +48,29 @@ class Deployed:
 
     def translate(self, target: str, volume: np.ndarray) -> np.ndarray:
         """A volume of the other modality as one of `target`; (z, y, x) in [-1, 1], float32."""
-        apply = self._one_pass("gen", target)
-        tile = tiles.compact_tile(
-            volume.shape, self.pass_voxels, self.description.shape, self._multiple
-        )
-        return tiles.blended(apply, volume, tile, self._multiple)
+        tile = self._generator_tile(volume.shape)
+        return tiles.blended(self._one_pass("gen", target), volume, tile, self._multiple)
 
     def segment(self, modality: str, volume: np.ndarray) -> np.ndarray:
         """Probabilities of all classes, (z, y, x, classes) float32, of (z, y, x) in [-1, 1]."""
-        apply = self._one_pass("seg", modality)
-        radius = tiles.receptive_radius(self.config.model.depth)
-        halo = tiles.rounded_up(radius, self._multiple)
-        tile = tiles.cheapest_tile(volume.shape, self.pass_voxels, halo, self._multiple)
-        return tiles.exact(apply, volume, tile, halo, self._multiple)
+        tile = self._segmentor_tile(volume.shape)
+        return tiles.exact(
+            self._one_pass("seg", modality), volume, tile, self._halo, self._multiple
+        )
+
+    def in_one_pass(self, player: str, shape: tiles.Shape) -> bool:
+        """Whether networks of this kind take a volume of (z, y, x) voxels whole."""
+        tile = self._generator_tile(shape) if player == "gen" else self._segmentor_tile(shape)
+        return tile == tuple(tiles.rounded_up(n, self._multiple) for n in shape)
+
+    def seam(self, target: str, volume: np.ndarray, fake: np.ndarray) -> np.ndarray:
+        """What tiles changed: voxels' distance between `fake`, their result, and one pass.
+
+        The pass covers as much as a tile and lies half-way between tiles. (z, y, x), in the units
+        of `fake`.
+        """
+        box = tiles.sample_box(volume.shape, self._generator_tile(volume.shape), self._multiple)
+        return tiles.gap(self._one_pass("gen", target), volume, fake, box, self._multiple)
 
     def other_modality(self, modality: str) -> str:
         """The one that is not `modality`."""
@@ -89,6 +99,17 @@ class Deployed:
     @property
     def _multiple(self) -> int:
         return 2**self.config.model.depth
+
+    @property
+    def _halo(self) -> int:
+        return tiles.rounded_up(tiles.receptive_radius(self.config.model.depth), self._multiple)
+
+    def _generator_tile(self, shape: tiles.Shape) -> tiles.Shape:
+        smallest = self.description.shape
+        return tiles.compact_tile(shape, self.pass_voxels, smallest, self._multiple)
+
+    def _segmentor_tile(self, shape: tiles.Shape) -> tiles.Shape:
+        return tiles.cheapest_tile(shape, self.pass_voxels, self._halo, self._multiple)
 
     @cached_property
     def _nets(self) -> state.Players:

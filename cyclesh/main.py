@@ -239,6 +239,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
     if FLAGS.compare and FLAGS.mode != "report":
         raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
+    if FLAGS.half and FLAGS.mode != "export":
+        raise UserError("--half: goes with --mode=export")
 
 
 def use_huge_pages() -> None:

@@ -73,19 +73,21 @@ def translated(model: Deployed, task: Task, source: Source, seen: Region, target
     values = restore(fake, window)
     values = values if task.grid == "network" else resample_image(values, seen.grid, place.grid, 0)
     values = np.where(place.computed, values, np.float32(window[0]))
+    scanned = inside(source.scan.grid, seen.grid)  # beyond, there is nothing to agree about
     classes = fake_classes = agreement = None
     if model.has("seg"):
-        classes = _classes(model.segment(task.modality, seen.image))
-        fake_classes = _classes(model.segment(task.to, fake))
+        classes = _classes(model.segment(task.modality, seen.image), scanned)
+        fake_classes = _classes(model.segment(task.to, fake), scanned)
         agreement = agreement_of(classes, fake_classes, model.description.names)
     views = [
         View(f"{task.modality}, as read", seen.image, classes),
-        View(f"synthetic {task.to}", fake, fake_classes),
+        View(f"synthetic {task.to}", np.where(scanned, fake, np.float32(-1)), fake_classes),
     ]
     sidecar = _sidecar(model, task, source, seen) | {
         "window_of_result": list(window),
         "fill": window[0],
         "agreement": agreement,
+        "seam": seam_of(model, task.to, seen.image, fake),
     }
     share = "not known" if agreement is None else f"{agreement['share']:.2f}"
     files = _files(model, task, seen, place, views, sidecar, target)
@@ -107,7 +109,8 @@ def segmented(model: Deployed, task: Task, source: Source, seen: Region, target:
     ml = float(abs(np.linalg.det(place.grid.affine[:3, :3]))) / 1000
     counts = np.bincount(classes.ravel(), minlength=description.classes)[1:].tolist()
     volumes = {n: round(c * ml, 3) for n, c in zip(description.names, counts, strict=True)}
-    views = [View(task.modality, seen.image, _classes(probabilities))]
+    scanned = inside(source.scan.grid, seen.grid)
+    views = [View(task.modality, seen.image, _classes(probabilities, scanned))]
     sidecar = _sidecar(model, task, source, seen) | {
         "labels": dict(description.structures),
         "fill": 0,
@@ -161,8 +164,28 @@ def agreement_of(
     }
 
 
-def _classes(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities.argmax(-1).astype(np.uint8)
+def seam_of(
+    model: Deployed, target: str, image: np.ndarray, fake: np.ndarray
+) -> dict[str, object] | None:
+    """What it changed that a translation was made in tiles; None where it was made in one pass.
+
+    In the result's units: the mean and the 99th percentile of voxels' distance from a single pass
+    over a sample (`shape`: its voxels, z, y, x) that lies half-way between tiles.
+    """
+    if model.in_one_pass("gen", image.shape):
+        return None
+    low, high = model.windows[target]
+    gap = model.seam(target, image, fake) * (high - low) / 2
+    return {
+        "mean": round(float(gap.mean()), 3),
+        "p99": round(float(np.percentile(gap, 99)), 3),
+        "shape": list(gap.shape),
+    }
+
+
+def _classes(probabilities: np.ndarray, scanned: np.ndarray) -> np.ndarray:
+    """Class indices, background where there is no scan."""
+    return np.where(scanned, probabilities.argmax(-1), 0).astype(np.uint8)
 
 
 def _sidecar(model: Deployed, task: Task, source: Source, seen: Region) -> dict:
@@ -179,7 +202,7 @@ def _sidecar(model: Deployed, task: Task, source: Source, seen: Region) -> dict:
         "window": list(seen.window),  # of the scan: became -1 and 1
         "spacing_mm": list(model.description.spacing_mm),  # z, y, x: of the networks' grid,
         "shape": list(seen.grid.shape),  # and its voxels
-        "in_one_pass": bool(seen.image.size <= model.pass_voxels),
+        "in_one_pass": model.in_one_pass("gen" if task.to else "seg", seen.image.shape),
     }
 
 
@@ -202,9 +225,15 @@ def _files(
         description = model.description
         name = target.name.removesuffix(".gz").removesuffix(".nii")
         files[_beside(target, ".png")] = overlay_png(
-            views, description.names, description.spacing_mm, name
+            views, description.names, description.spacing_mm, name, _centre(seen)
         )
     return files
+
+
+def _centre(seen: Region) -> tuple[int, int, int]:
+    """The voxel that the region was centred on."""
+    nearest = seen.grid.index(np.array([seen.centre_mm]))[0].round().astype(int)
+    return tuple(np.clip(nearest, 0, np.array(seen.grid.shape) - 1).tolist())
 
 
 def _beside(target: Path, ending: str) -> Path:

@@ -129,6 +129,31 @@ def blended(
     return (total / weight)[tuple(slice(n) for n in volume.shape)]
 
 
+def sample_box(shape: Shape, tile: Shape, multiple: int) -> Box:
+    """Where a single pass shows best what `blended` does: a tile's box half-way between its tiles.
+
+    shape: of the volume; the box lies within it, rounded up to `multiple`.
+    """
+    starts = []
+    for n, t, step in zip(shape, tile, _half_steps(tile, multiple), strict=True):
+        last = rounded_up(n, multiple) - t
+        starts.append(min(last // 2 // step * step + step // 2, last))
+    return tuple(slice(s, s + t) for s, t in zip(starts, tile, strict=True))
+
+
+def gap(
+    apply: Callable[[np.ndarray], np.ndarray],
+    volume: np.ndarray,
+    result: np.ndarray,
+    box: Box,
+    multiple: int,
+) -> np.ndarray:
+    """How far `result`, from tiles, is from `apply` of `box` in one pass: absolute differences."""
+    once = apply(_padded(volume, multiple)[box])
+    within = tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, volume.shape, strict=True))
+    return np.abs(result[within] - once[_relative(within, box)])
+
+
 def gaussian_weights(tile: Shape) -> np.ndarray:
     """float32 (z, y, x), the largest in the middle of the tile; all positive."""
     sides = []

@@ -341,6 +341,7 @@ COMMANDS = {
     "a checkpoint that does not exist": (f"{TRANSLATE} --checkpoint=3", "--checkpoint=3"),
     "a checkpoint of a word": (f"{TRANSLATE} --checkpoint=good", "--checkpoint=good"),
     "passes of less than nothing": (f"{TRANSLATE} --pass_voxels=-1", "pass_voxels"),
+    "half precision of a segmentation": (f"{SEGMENT} --half", "--half"),
     "passes of half a voxel": (f"{TRANSLATE} --pass_voxels=0.5", "pass_voxels"),
 }  # fmt: skip
 

@@ -179,6 +179,50 @@ def test_a_whole_translation_in_tiles_comes_near_to_one_pass(tmp_path):
     assert tiled.shape == once.shape and np.isfinite(tiled).all()
 
 
+def test_the_seam_of_a_translation_in_tiles_is_told(tmp_path, monkeypatch, model):
+    scan = write_scan(tmp_path / "scan.nii.gz", shape_xyz=(24, 22, 60))
+    task = Task(to="mr", extent="whole")
+    _, once, about = run(task, scan)
+    assert about["in_one_pass"] and about["seam"] is None
+    _, tiled, about = run(task, scan, pass_voxels=20_000)
+    seam, whole = about["seam"], np.abs(once - tiled)
+    assert not about["in_one_pass"] and np.prod(seam["shape"]) <= 20_000
+    # A sample of it: of the same size as the difference from one pass over everything.
+    assert whole.mean() / 3 < seam["mean"] < whole.mean() * 3
+    assert seam["mean"] < seam["p99"] < 310  # the window's width
+    # A generator that treats every voxel alike has no seams.
+    monkeypatch.setattr(type(model), "_one_pass", lambda *_: lambda volume: volume / 2)
+    monkeypatch.setattr(type(model), "has", lambda self, player: player == "gen")
+    _, _, about = run(replace(task, centre_mm=tuple(CENTRE_MM)), scan, pass_voxels=20_000)
+    assert about["seam"] == {"mean": 0, "p99": 0, "shape": seam["shape"]}
+
+
+def test_what_lies_beyond_the_scan_neither_agrees_nor_shows(tmp_path, monkeypatch, model):
+    """The networks' grid is larger than the scan; what they imagine there is nobody's business."""
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    whole = Task(to="mr", extent="whole")
+    monkeypatch.setattr(type(model), "translate", lambda self, to, volume: volume)
+    shown = []
+    monkeypatch.setattr(
+        outputs, "overlay_png", lambda views, *rest: shown.append((views, rest[-1])) or b"png"
+    )
+
+    def segment(self, modality, volume):
+        found = np.zeros((*volume.shape, 3), np.float32)
+        found[..., 0], found[6:9, 6:9, 6:9, 1] = 0.5, 1
+        found[:2, :, :, 2 if modality == "mr" else 1] = 1  # below the scan
+        return found
+
+    monkeypatch.setattr(type(model), "segment", segment)
+    _, _, about = run(replace(whole, overlay=True, centre_mm=tuple(CENTRE_MM)), scan)
+    assert about["agreement"]["share"] == 1.0
+    (views, centre) = shown[0]
+    assert all((view.classes > 0).sum() == 27 for view in views)
+    assert (views[1].image[:2] == -1).all()
+    grid = region.whole_grid(read_image(scan).grid, (2, 2, 2))
+    assert np.abs(grid.world_mm(np.array([centre]))[0] - CENTRE_MM).max() <= 1.0
+
+
 def test_probabilities_add_up_and_decide_the_labels(tmp_path):
     scan = write_scan(tmp_path / "scan.nii.gz", direction="oblique")
     image, labels, _ = run(Task(modality="ct", probabilities=True), scan)

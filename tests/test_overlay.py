@@ -10,6 +10,7 @@ from cyclesh.scoring.overlay import View, outlines, overlay_png
 from cyclesh.scoring.style import structure_colour
 
 SHAPE = (12, 16, 20)
+CENTRE = (6, 8, 10)
 
 
 def colours(png: bytes) -> set[tuple[int, ...]]:
@@ -27,16 +28,28 @@ def test_structures_are_outlined_in_their_colours():
     classes[5:7, 6:10, 8:12] = 3  # within the first
     image = np.linspace(-1, 1, classes.size).reshape(SHAPE)
     views = [View("ct", image, classes), View("synthetic mr", image, None)]
-    found = colours(overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case"))
+    found = colours(overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case", CENTRE))
     assert {rgb(0), rgb(2)} <= found
-    assert overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case") == overlay_png(
-        views, ("a", "b", "c"), (2, 1, 1), "case"
+    assert overlay_png(views, ("a", "b", "c"), (2, 1, 1), "case", CENTRE) == overlay_png(
+        views, ("a", "b", "c"), (2, 1, 1), "case", CENTRE
     )
+
+
+def test_the_cuts_go_through_the_centre():
+    classes = np.zeros(SHAPE, np.uint8)
+    classes[1:4, 1:5, 1:6] = 1
+    views = [View("ct", np.zeros(SHAPE), classes)]
+    shown = overlay_png(views, ("a",), (2, 1, 1), "case", (2, 3, 3))
+    elsewhere = overlay_png(views, ("a",), (2, 1, 1), "case", (9, 12, 15))
+    # The legend has the colour in either; the outlines only where the cuts meet the structure.
+    pixels = [matplotlib.image.imread(io.BytesIO(png))[..., :3] for png in (shown, elsewhere)]
+    counts = [(np.abs(p * 255 - rgb(0)).max(-1) < 2).sum() for p in pixels]
+    assert counts[0] > 5 * counts[1] > 0
 
 
 def test_a_scan_in_which_nothing_is_found_is_shown_all_the_same():
     view = View("ct", np.zeros(SHAPE), np.zeros(SHAPE, np.uint8))
-    assert overlay_png([view], ("a",), (2, 1, 1), "case").startswith(b"\x89PNG")
+    assert overlay_png([view], ("a",), (2, 1, 1), "case", CENTRE).startswith(b"\x89PNG")
 
 
 def test_the_outline_of_a_voxel_touches_its_four_edges():

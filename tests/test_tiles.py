@@ -163,3 +163,28 @@ def test_the_cheapest_tile_is_one_that_fits_and_takes_least(shape, largest):
             rng.integers(low // 4, n // 4 + 1) * 4 for low, n in zip(least, whole, strict=True)
         ]
         assert prod(other) > largest or cost(tile) <= cost(other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "starts"),
+    [
+        ((16, 16, 64), (16, 16, 16), (0, 0, 28)),  # tiles at 0, 8, ..., 48: between 24 and 32
+        ((16, 20, 24), (16, 16, 16), (0, 4, 4)),  # two tiles along y and x
+        ((30, 9, 9), (16, 16, 16), (12, 0, 0)),  # tiles at 0, 8 and 16: between the last two
+        ((16, 16, 16), (16, 16, 16), (0, 0, 0)),
+    ],
+)
+def test_the_sample_of_a_seam_lies_between_tiles(shape, tile, starts):
+    box = tiles.sample_box(shape, tile, multiple=8)
+    assert tuple(s.start for s in box) == starts
+    assert tuple(s.stop - s.start for s in box) == tile
+
+
+def test_the_gap_is_zero_where_tiles_change_nothing_and_known_where_they_do():
+    volume = np.random.default_rng(0).uniform(-1, 1, (10, 12, 30)).astype(np.float32)
+    tile = (16, 16, 16)
+    box = tiles.sample_box(volume.shape, tile, 8)
+    assert not tiles.gap(np.sin, volume, np.sin(volume), box, 8).any()
+    found = tiles.gap(np.sin, volume, np.sin(volume) + 0.25, box, 8)
+    assert found.shape == (10, 12, 16)  # what pads the volume is none of it
+    np.testing.assert_allclose(found, 0.25, atol=1e-6)

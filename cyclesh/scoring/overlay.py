@@ -10,7 +10,7 @@ from contourpy import contour_generator  # what matplotlib itself draws contours
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cyclesh.scoring.slices import PLANES, centre_of_structures, cut, pixel_mm
+from cyclesh.scoring.slices import PLANES, cut, pixel_mm
 from cyclesh.scoring.style import plot_style, structure_colour
 
 CUTS_WIDTH_INCHES = 9.0
@@ -29,10 +29,10 @@ def overlay_png(
     structures: Sequence[str],
     spacing_mm: tuple[float, float, float],
     title: str,
+    centre: tuple[int, int, int],
 ) -> bytes:
-    """Three orthogonal cuts of each view, all through the middle of the first one's structures."""
+    """Three orthogonal cuts of each view through the voxel `centre` (z, y, x)."""
     shape = views[0].image.shape
-    centre = centre_of_structures(views[0].classes, shape)
     sides = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
     sizes = [[side for axis, side in enumerate(sides) if axis != p.axis] for p in PLANES]
     widths = [width for _, width in sizes]
