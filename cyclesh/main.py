@@ -28,8 +28,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output",
     "",
-    "prepare: the store; translate, segment: a .nii.gz or, for a folder, a folder; export: a "
-    "folder",
+    "verify: a .json of the faults; prepare: the store; translate, segment: a .nii.gz or, for a "
+    "folder, a folder; export: a folder",
 )
 flags.DEFINE_string("split", "test", "evaluate: which split to score")
 flags.DEFINE_string(
@@ -85,13 +85,15 @@ def evaluate() -> int:
 def verify() -> int:
     from cyclesh.data.description import describe
     from cyclesh.data.locate import description_of
+    from cyclesh.data.nifti import publish
     from cyclesh.data.verify import verify as check
 
     folder = need("input")
-    report = check(folder, describe(folder, description_of(data_section())))
-    if FLAGS.output:
-        Path(FLAGS.output).write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    description = describe(folder, description_of(data_section()))
+    report = check(folder, description, progress=not FLAGS.quiet)
     print(report.to_table())
+    if FLAGS.output:
+        publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})
     return 0 if report.ok else 2
 
 

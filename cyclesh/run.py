@@ -80,7 +80,18 @@ class Run:
 
 
 def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
-    """Networks, optimisers and loader for a config on a store."""
+    """Networks, optimisers and loader for a config on a store.
+
+    Raises UserError where the store cannot give what the config asks for, or has nothing to
+    validate or to test on.
+    """
+    for modality in store.description.modalities:
+        for split in ("val", "test"):
+            if not store.select(modality, split):
+                raise UserError(
+                    f"{store.root}: no {split} volumes of {modality}; training needs some of each "
+                    "modality, see split in dataset.json"
+                )
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
     augment = Augment(**config.augment.to_dict())
     epoch_steps = subset.epoch_steps(config.batch)

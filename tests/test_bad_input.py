@@ -1,6 +1,7 @@
 """Damaged files and wrong commands: exit status 2, one clear line, nothing written."""
 
 import gzip
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from command_line import Outcome, call, spawn
 from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
+from scan_files import write_raw
 from scan_formats import patch_header, write_itk, write_series
 
 SHAPE = (14, 13, 12)
@@ -376,6 +378,19 @@ def test_a_wrong_command_is_refused(places, tmp_path, capfd, mistake):
     require_one_clear_line(done, said)
     assert not done.out
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_faults_that_cannot_be_written_are_shown(tmp_path, capfd):
+    raw, text = write_raw(tmp_path / "raw"), tmp_path / "text"
+    text.write_text("a text\n")
+    (raw / "ct_train" / "ct_train_1_label.nii.gz").unlink()
+    command = ("--mode=verify", f"--input={raw}", "--quiet")
+    done = call(capfd, *command, f"--output={text / 'faults.json'}")
+    require_one_clear_line(done, f"{text / 'faults.json'}: cannot be written")
+    assert "has no label file" in done.out and text.read_text() == "a text\n"
+    done = call(capfd, *command, f"--output={tmp_path / 'new' / 'faults.json'}")
+    faults = json.loads((tmp_path / "new" / "faults.json").read_text())
+    assert done.status == 2 and not done.err and not faults["ok"]
 
 
 def truncated_json(workdir: Path) -> None:

@@ -71,6 +71,12 @@ def set_nan(xyz):
     return xyz
 
 
+def set_inf(xyz):
+    xyz = xyz.astype(np.float32)
+    xyz[0, 0, 0], xyz[0, 0, 1] = np.inf, -np.inf
+    return xyz
+
+
 def swap(old, new):
     return lambda xyz: np.where(xyz == old, new, xyz).astype(np.uint8)
 
@@ -89,6 +95,10 @@ SHIFTED[0, 3] = 3.0
         (CT_LABEL, lambda p: edit(p, lambda v: v + np.float32(0.5)), "error",
          "not-whole-numbers", "whole"),
         (MR, lambda p: edit(p, set_nan), "error", "not-finite", "3 voxels are NaN"),
+        (CT, lambda p: edit(p, set_inf), "error", "not-finite", "2 voxels are NaN or infinite"),
+        (CT, lambda p: p.write_bytes(b""), "error", "unreadable", "cannot be read"),
+        (MR, lambda p: edit(p, lambda v: v[:, :, 0]), "error", "not-3d", "20x18"),
+        (MR_LABEL, lambda p: edit(p, lambda v: np.stack([v, v], -1)), "error", "not-3d", "x2"),
         (MR, lambda p: edit(p, lambda v: v * 0 + 9), "error", "constant", "every voxel is 9"),
         (MR_LABEL, lambda p: edit(p, swap(3, 4)), "error", "unknown-label", "value 4 ("),
         (MR_LABEL, lambda p: edit(p, swap(7, 8)), "warning", "alias", "is read as 7, core"),
@@ -221,9 +231,29 @@ def test_faults_of_dataset_json_do_not_hide_the_rest(raw):
 def test_splits(raw):
     everything = [f"{m}_train_{n}" for m in ("ct", "mr") for n in (1, 2, 3, 4)]
     (raw / "dataset.json").write_text(json.dumps({"split": {"train": everything}}))
-    assert faults(raw) == [("dataset.json", "warning", "too-few-subjects")] * 2
+    assert faults(raw) == [("dataset.json", "error", "too-few-subjects")] * 2
+    assert "0 in val, 0 in test subjects; training needs 2, 1 and 1" in check(raw).to_table()
     (raw / "dataset.json").write_text(json.dumps({"split": {"train": everything[1:]}}))
     assert faults(raw) == [("dataset.json", "error", "split")]
+
+
+def test_too_few_subjects_to_split(raw):
+    for path in raw.glob("ct_train/ct_train_[123]_*"):
+        path.unlink()
+    report = check(raw)
+    assert not report.ok and [f.code for f in report.faults] == ["split"]
+
+
+def test_the_known_typo_of_mm_whs_is_named(raw):
+    """421 for 420, the left atrium, in one of its MR labels."""
+    heart = dataclasses.replace(
+        BALLS, structures=(("LV", 3), ("LA", 420)), aliases=((421, 420), (7, 420)), dropped=()
+    )
+    edit(raw / MR_LABEL, lambda v: np.where(v == 7, np.int16(421), v))
+    report = check(raw, heart)
+    (fault,) = [f for f in report.faults if "421" in f.message]
+    assert report.ok and fault.file == MR_LABEL and fault.code == "alias"
+    assert "is a known mistake and is read as 420, LA" in fault.message
 
 
 def test_a_modality_without_volumes(raw):

@@ -104,7 +104,7 @@ def verify(
     processes: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Checks every file of a raw folder.
+    """Checks every file of a raw folder, and whether its split leaves enough to train on.
 
     `description` is what `describe(folder, default)` gave. Raises UserError only when there is
     nothing to check: no such folder, or no volume in a layout that is understood.
@@ -239,8 +239,11 @@ def _label_faults(label: Scan, name: str, description: Description) -> Iterator[
             yield Fault(name, ERROR, "unknown-label", message)
     for wrong, right in description.aliases:
         if wrong in values:
-            message = f"value {wrong} ({counts[values == wrong][0]} voxels) is read as {right}"
-            yield Fault(name, WARNING, "alias", f"{message}, {_structure(right, description)}")
+            message = (
+                f"value {wrong} ({counts[values == wrong][0]} voxels) is a known mistake and is "
+                f"read as {right}, {_structure(right, description)}"
+            )
+            yield Fault(name, WARNING, "alias", message)
     present = {known.get(value, 0) for value in values.tolist()}
     missing = [n for i, n in enumerate(description.names, start=1) if i not in present]
     if len(missing) == len(description.names):
@@ -351,4 +354,4 @@ def _splits(root: Path, cases: list[Case], description: Description) -> Iterator
         if subjects["train"] < 2 or not subjects["val"] or not subjects["test"]:
             numbers = ", ".join(f"{number} in {split}" for split, number in subjects.items())
             message = f"{modality} has {numbers} subjects; training needs 2, 1 and 1"
-            yield Fault(DATASET_JSON, WARNING, "too-few-subjects", message)
+            yield Fault(DATASET_JSON, ERROR, "too-few-subjects", message)
