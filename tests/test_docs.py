@@ -1,0 +1,112 @@
+"""What the documents show works: their commands are run, their links lead somewhere."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scan_files import balls, save, voxels
+
+from cyclesh.data.description import HEART, describe, read_dataset_json
+from cyclesh.data.phantom import PhantomSpec, write_phantom
+from cyclesh.data.raw import find_cases, split_cases
+from cyclesh.main import MODES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+# The documents' own scale -> one that a test can wait for; every entry must occur.
+TINY = "--config.judge.epochs=1 --config=configs/joint.py:tiny,steps=4"
+SCALE = {
+    "tutorial": {
+        "--config=configs/joint.py:data=": f"{TINY},data=",
+        "--config=configs/joint.py ": "--config=configs/joint.py:tiny ",
+    },
+    "mmwhs": {
+        "--config=configs/joint.py:mmwhs,": f"{TINY},",
+        "--config=configs/joint.py:mmwhs ": "--config=configs/joint.py:tiny ",
+    },
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def run_page(name: str, folder: Path) -> str:
+    """Runs a page's commands one after the other in a folder, as a reader would."""
+    script = "\n".join(blocks(ROOT / "docs" / f"{name}.md", "sh"))
+    for shown, small in SCALE[name].items():
+        assert shown in script
+        script = script.replace(shown, small)
+    (folder / "configs").symlink_to(ROOT / "configs")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    out = run_page("tutorial", tmp_path)
+    assert "ok: 0 errors" in out and "report: runs/mine/report.html" in out
+    assert (tmp_path / "runs/mine/report.html").exists()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"as_mr.nii.gz", "as_mr.json", "as_mr.png", "labels.nii.gz", "labels.json"} <= names
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "weights.safetensors", "config.json", "README.md",
+    }  # fmt: skip
+    assert len(list((tmp_path / "labels").glob("*_image.nii.gz"))) == 8
+
+
+@pytest.mark.slow
+def test_mm_whs_as_it_is_downloaded(tmp_path):
+    """The phantom has its layout and label values; only its dataset.json goes."""
+    folder = tmp_path / "MM-WHS"
+    write_phantom(PhantomSpec(subjects_ct=6, subjects_mr=6), folder, processes=1, progress=False)
+    (folder / "dataset.json").unlink()
+    shutil.rmtree(folder / "paired")
+    (folder / "ct_test").mkdir()
+    shutil.copy(
+        folder / "ct_train" / "ct_train_1001_image.nii.gz",
+        folder / "ct_test" / "ct_test_2001_image.nii.gz",
+    )
+    run_page("mmwhs", tmp_path)
+    assert json.loads((tmp_path / "faults.json").read_text())["ok"]
+    assert (tmp_path / "runs/ours/results.json").exists()
+
+
+def test_the_complete_dataset_json_is_understood(tmp_path):
+    (block,) = blocks(ROOT / "docs" / "tutorial.md", "json")
+    (tmp_path / "dataset.json").write_text(block)
+    described = describe(tmp_path, HEART)
+    assert described.names == ("liver", "right_kidney", "left_kidney", "spleen")
+    entries = read_dataset_json(tmp_path)
+    assert set(entries) == {*described.to_json(), "subjects", "split", "paired"}  # it has them all
+    for case in (*(f"ct_0{n}" for n in range(1, 7)), *(f"mr_0{n}" for n in range(1, 5))):
+        save(tmp_path / f"{case}.nii.gz", voxels(balls(), case[:2]))
+        save(tmp_path / f"{case}_label.nii.gz", balls())
+    for kind, content in (("image", voxels(balls(), "mr")), ("label", balls())):
+        save(tmp_path / "paired" / f"mr_of_ct_04_{kind}.nii.gz", content)
+    splits = split_cases(find_cases(tmp_path, described), entries)
+    assert splits["ct_05"] == splits["ct_06"] == "extra" and splits["mr_of_ct_04"] == "paired"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_modes_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+    for mode in re.findall(r"--mode=(\w+)", text):
+        assert mode in MODES, mode
