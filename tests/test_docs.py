@@ -19,15 +19,19 @@ from cyclesh.main import MODES
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
 # The documents' own scale -> one that a test can wait for; every entry must occur.
-TINY = "--config.judge.epochs=1 --config=configs/joint.py:tiny,steps=4"
+TINY = "--config=configs/joint.py:tiny"
 SCALE = {
     "tutorial": {
-        "--config=configs/joint.py:data=": f"{TINY},data=",
-        "--config=configs/joint.py ": "--config=configs/joint.py:tiny ",
+        "--config=configs/joint.py ": f"{TINY} ",
+        "--config=configs/joint.py:data=store": (
+            f"{TINY},data=store,steps=4 --config.judge.epochs=1"
+        ),
     },
     "mmwhs": {
-        "--config=configs/joint.py:mmwhs,": f"{TINY},",
-        "--config=configs/joint.py:mmwhs ": "--config=configs/joint.py:tiny ",
+        "--config=configs/joint.py:mmwhs ": f"{TINY} ",
+        "--config=configs/joint.py:mmwhs,data=store,seed=0": (
+            f"{TINY},data=store,seed=0,steps=4 --config.judge.epochs=1"
+        ),
     },
 }
 
