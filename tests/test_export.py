@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command_line import call, spawn
+from command_line import ROOT, call, spawn
 from infer_files import STEP, write_scan, write_workdir
 from ml_collections import ConfigDict
 
@@ -20,6 +20,7 @@ from cyclesh.outputs import Task
 from cyclesh.workdir import read_config
 
 NAMES = {"weights.safetensors", "config.json", "README.md"}
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/weights.safetensors"))
 UNKNOWN = dict.fromkeys(("mean", "shell", "core"))
 DICE = {"mean": 0.75, "shell": 0.5, "core": 1.0}
 SCORES = {
@@ -129,6 +130,19 @@ def test_a_run_of_segmentors_exports_segmentors(tmp_path):
     assert "--mode=segment" in card and "--mode=translate" not in card
     with pytest.raises(UserError, match="is a baseline run and has no generators"):
         infer.completed(Task(to="mr"), model)
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_the_exports_of_the_repository_are_small_and_work(folder, tmp_path):
+    assert sum(map(len, contents(folder).values())) < 5_000_000
+    model = load(folder)
+    shape = tuple(8 * (n // 16) for n in model.description.shape)
+    volume = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    for modality in model.description.modalities:
+        if model.has("gen"):
+            assert np.ptp(model.translate(modality, volume)) > 0
+        if model.has("seg"):
+            np.testing.assert_allclose(model.segment(modality, volume).sum(-1), 1, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------- the model card
