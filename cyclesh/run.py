@@ -84,7 +84,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
     """Networks, optimisers and loader for a config on a store."""
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
     augment = Augment(**config.augment.to_dict())
-    epoch_steps = subset.epoch_steps(config.batch)
+    epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
     return Run(
         config=config,
         workdir=Path(workdir),
@@ -169,10 +169,15 @@ def record_data(run: Run) -> None:
 
 def write_json(path: Path, content) -> None:
     """Atomically; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Atomically; returns the path."""
     partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     partial_path.write_text(text, encoding="utf-8")
     os.replace(partial_path, path)
+    return path
 
 
 def as_trees(current: TrainState) -> dict:
