@@ -52,10 +52,12 @@ def reproduce(
     workdir = Path(workdir)
     plan = claim(config, workdir, command)
     spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
-    written = []
-    for output in check_outputs(only):
+    written, only = [], check_outputs(only)
+    if not quiet:
+        print(describe(plan, workdir, only), file=sys.stderr, flush=True)
+    progress = Durations(plan, workdir, plan.wanted(only), quiet)
+    for output in only:
         wanted = plan.wanted([output])
-        progress = Durations(plan, workdir, plan.wanted(only), quiet)
         for trial in unsettled(plan, wanted, workdir):
             progress.announce(trial)
             settle(plan, trial, workdir, spawn)
@@ -171,7 +173,11 @@ def dry_run(
     """What `reproduce` (or, with ``launch`` "slurm", `submit`) would do; nothing is done."""
     workdir, plan = Path(workdir), make_plan(config, *survey(config))
     check_workdir(config, workdir)
-    only = check_outputs(only)
+    return describe(plan, workdir, check_outputs(only), launch)
+
+
+def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here") -> str:
+    """The plan with the time that it will take: a line for each trial, then for each output."""
     wanted = plan.wanted(only)
     missing = unsettled(plan, wanted, workdir)
     durations = Durations(plan, workdir, wanted)

@@ -271,7 +271,7 @@ def comparable(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_tables(tmp_path):
     words = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--only=table1"]
-    command = [sys.executable, "-m", "cyclesh.main", *words]
+    command = [sys.executable, "-m", "cyclesh.main", *words, "--quiet"]
 
     def start(workdir: Path) -> subprocess.Popen:
         return subprocess.Popen(
