@@ -39,7 +39,7 @@ def fields() -> ConfigDict:
     # (modality, amount): real training subjects that exist for this run, an int is a count, a
     # float a share (Table 2: 0.14); what is left out is invisible to every network
     d.real = ()  # modalities not named keep all
-    d.synthetic = -1  # how many source volumes a modality are translated; -1: all there are
+    d.synthetic = -1  # how many source volumes a modality are translated at most; -1: all
     d.attribution = ""  # whom to name beside pictures of the data
     d.processes = 0  # workers of prepare; 0: one a core
 
@@ -93,6 +93,7 @@ def fields() -> ConfigDict:
 
     # --- epochs, each one pass over the larger domain (4.2)
     c.schedule = s = ConfigDict()
+    s.epoch_steps = 0  # steps of an epoch instead, whatever the batch and the data; 0: one pass
     s.pretrain_seg_epochs = 0  # segmentors alone on real data (the paper: 100, "for the purpose
     s.pretrain_gan_epochs = 0  # of fast experimenting"; G and D with gamma 0: 60); then the method
     s.pretrain_gan_shape = 0.0  # gamma while G and D are pre-trained (ours; S rests meanwhile)

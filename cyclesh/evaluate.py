@@ -182,6 +182,26 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
     )
 
 
+def s_score_rows(entries: list[VolumeScores], store: Store) -> list[scores.CaseScore]:
+    """The S-score of every translation by structure, under the modality of the synthetic volume."""
+    modality = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    nan = float("nan")
+    return [
+        scores.CaseScore(
+            case=entry.volume.id,
+            modality=modality[other(entry.domain)],
+            structure=name,
+            dice=float(value),
+            assd_mm=nan,
+            hd95_mm=nan,
+            empty="",
+        )
+        for entry in entries
+        if entry.s_score is not None
+        for name, value in zip(store.description.names, entry.s_score, strict=True)
+    ]
+
+
 def summarise(entries: list[VolumeScores], store: Store) -> dict:
     """The scoring blocks of results.json; missing values are None.
 

@@ -12,9 +12,10 @@ from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.domains import DOMAINS
-from cyclesh.run import CONFIG, check_workdir
+from cyclesh.run import check_workdir
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
+from cyclesh.workdir import CONFIG
 
 
 def preview(config: ConfigDict, workdir: str | Path) -> str:

@@ -5,6 +5,7 @@ Everything that a mode does is a plain function elsewhere, callable from a noteb
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,9 +51,12 @@ flags.DEFINE_bool("overlay", False, "translate, segment: write a picture of each
 flags.DEFINE_integer(
     "pass_voxels", 0, "translate, segment: largest volume in one pass; 0: as memory allows", 0
 )
-flags.DEFINE_bool("dry_run", False, "train, bench: say what would happen, do nothing")
+flags.DEFINE_bool("dry_run", False, "train, bench, reproduce: say what would happen, do nothing")
 flags.DEFINE_string("compare", "", "report: the workdir of a run to put beside this one")
 flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
+flags.DEFINE_list("only", [], "reproduce: which tables and figures, as table1,table2; else all")
+flags.DEFINE_string("trial", "", "reproduce: run this one trial of the plan that --workdir holds")
+flags.DEFINE_enum("launch", "here", ("here", "slurm"), "reproduce: run here, or submit to SLURM")
 flags.DEFINE_bool("quiet", False, "print results only")
 
 
@@ -172,6 +176,32 @@ def report() -> int:
     return 0
 
 
+def reproduce() -> int:
+    from cyclesh import experiments
+
+    only = FLAGS.only or experiments.OUTPUTS
+    if FLAGS.trial:
+        experiments.run_trial(need("workdir"), FLAGS.trial, FLAGS.quiet)
+        print(f"{FLAGS.trial}: done")
+        return 0
+    if FLAGS.config is None and FLAGS.workdir:
+        folder, config, command = Path(FLAGS.workdir), experiments.read_config(FLAGS.workdir), ""
+    else:
+        config, command = need_config(), shlex.join(["python", "-m", "cyclesh.main", *sys.argv[1:]])
+        folder = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir("reproduce")
+    if FLAGS.dry_run:
+        print(experiments.dry_run(config, folder, only, FLAGS.launch))
+        return 0
+    if FLAGS.launch == "slurm":
+        print("\n".join(experiments.submit(config, folder, only, command)))
+        return 0
+    files = experiments.reproduce(config, folder, only, FLAGS.quiet, command=command)
+    if FLAGS.output:
+        files += experiments.publish(folder, FLAGS.output)
+    print("\n".join(map(str, files)))
+    return 0
+
+
 MODES = {
     "train": train,
     "evaluate": evaluate,
@@ -182,6 +212,7 @@ MODES = {
     "bench": bench,
     "report": report,
     "export": export,
+    "reproduce": reproduce,
 }
 
 
@@ -207,9 +238,12 @@ def data_section():
 def workdir() -> Path:
     if FLAGS.workdir:
         return Path(FLAGS.workdir)
-    config = need_config()
-    preset = f"-{config.preset}" if config.preset != "phantom" else ""
-    return Path("runs") / f"{config.method}{preset}"
+    return default_workdir(need_config().method)
+
+
+def default_workdir(name: str) -> Path:
+    preset = need_config().preset
+    return Path("runs") / (f"{name}-{preset}" if preset != "phantom" else name)
 
 
 def find_config(path: str) -> Path:

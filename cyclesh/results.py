@@ -15,6 +15,7 @@ from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.scoring.cases import write_cases
 
 RESULTS, CASES = "results.json", "cases.csv"
+S_SCORES = "s_scores.csv"  # as cases.csv, of synthetic volumes by the judges; Dice only
 
 
 def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -> dict:
@@ -37,6 +38,7 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     }
     write_json(run.workdir / RESULTS, results)
     write_cases([row for entry in entries for row in entry.rows], run.workdir / CASES)
+    write_cases(evaluate.s_score_rows(entries, run.store), run.workdir / S_SCORES)
     reports.write(Scored(run, model, entries, results))
     return results
 

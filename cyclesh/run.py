@@ -94,7 +94,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
                 )
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
     augment = Augment(**config.augment.to_dict())
-    epoch_steps = subset.epoch_steps(config.batch)
+    epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
     return Run(
         config=config,
         workdir=Path(workdir),

@@ -126,6 +126,7 @@ ZERO_OR_MORE = (
     "augment.shift_mm augment.rotate_deg augment.scale log.report_cases log.keep_every_steps "
     "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
     "schedule.decay_epochs schedule.from_epoch schedule.min_delta schedule.pretrain_gan_shape "
+    "schedule.epoch_steps "
     "optim.gen.pretrain_rate optim.disc.pretrain_rate optim.seg.pretrain_rate"
 )
 ABOVE_ZERO = (

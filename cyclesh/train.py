@@ -313,6 +313,7 @@ JUDGE_IGNORES = (
     "loss.pool_size",
     "log.row_steps",
     "log.report_cases",
+    "log.keep_every_steps",
 )
 
 

@@ -56,7 +56,12 @@ def read_as(path: Path, what: str) -> Iterator[None]:
 
 def write_json(path: Path, content) -> None:
     """Atomically; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Atomically; returns the path."""
     partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     partial_path.write_text(text, encoding="utf-8")
     os.replace(partial_path, path)
+    return path

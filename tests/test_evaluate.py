@@ -116,6 +116,27 @@ def test_histograms_are_matched_to_the_target_s():
     assert {entry.matched.shape for entry in entries} == {(2,)}
 
 
+def test_a_scrambled_segmentor_of_the_run_does_not_move_its_s_score():
+    scrambled = {"A": {"sign": 0}, "B": {"sign": 1, "blind": True}}
+    own, entries, _, store = scored(gen=FLIPS, seg=SEES, judge=SEES)
+    other, others, *_ = scored(gen=FLIPS, seg=scrambled, judge=SEES)
+    assert own["test"] != other["test"]
+    assert own["s_score"] == other["s_score"] and own["judge"] == other["judge"]
+    rows = [evaluate.s_score_rows(group, store) for group in (entries, others)]
+    assert [(r.case, r.structure, r.dice) for r in rows[0]] == [
+        (r.case, r.structure, r.dice) for r in rows[1]
+    ]
+
+
+def test_rows_of_the_s_score_stand_under_the_modality_that_was_made():
+    *_, entries, _, store = scored(gen=FLIPS, judge={"A": SEES["A"], "B": {"sign": 0}})
+    rows = evaluate.s_score_rows(entries, store)
+    assert len(rows) == 2 * 2 * len(NAMES)
+    assert {r.dice for r in rows if r.modality == "ct"} == {1.0}
+    assert {r.case for r in rows if r.modality == "mr"} == {"ct_1", "ct_2"}
+    assert {r.dice for r in rows if r.modality == "mr"} == {0.0}
+
+
 def test_a_missing_structure_is_counted():
     results, *_ = scored(seg={d: {**SEES[d], "blind": True} for d in DOMAINS})
     assert results["test"]["ct"]["empty"] == {"left": 0, "right": 2}

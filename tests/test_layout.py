@@ -23,6 +23,7 @@ LAYERS = (
     ("step",),
     (USERS,),
     ("train",),
+    ("displacement",),
     ("experiments",),
     ("main",),
 )

@@ -186,13 +186,19 @@ def test_how_many_are_translated(store):
         }
 
 
+def test_a_modality_with_fewer_sources_gives_them_all(store):
+    chosen = choose_subset(store, (("mr", 2),), 9, 0)
+    assert len(chosen.source["A"]) == 9
+    assert chosen.source["B"] == chosen.real["B"] and len(chosen.real["B"]) == 2
+
+
 @pytest.mark.parametrize(
     ("real", "synthetic", "named"),
     [
         ((("pet", 3),), -1, ["real_pet", "ct, mr"]),
         ((("ct", 6),), -1, ["real_ct=6", "5"]),
         ((("mr", 4),), -1, ["real_mr=4", "3"]),
-        ((), 4, ["synthetic=4", "3", "mr"]),
+        ((), 12, ["synthetic=12", "1 to 11"]),
         ((), 0, ["synthetic=0"]),
     ],
 )

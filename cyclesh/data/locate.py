@@ -1,11 +1,13 @@
 """From what the user names (nothing, a raw folder, a prepared store) to a store."""
 
+from collections import Counter
 from pathlib import Path
 
 from cyclesh.cache import cache_folder, key_of, locked
-from cyclesh.data.description import Description, describe
-from cyclesh.data.phantom import PhantomSpec, phantom_key, write_phantom
+from cyclesh.data.description import Description, describe, read_dataset_json
+from cyclesh.data.phantom import PhantomSpec, dataset_json, phantom_key, write_phantom
 from cyclesh.data.prepare import prepare
+from cyclesh.data.raw import find_cases, split_cases
 from cyclesh.data.store import Store, is_store
 from cyclesh.data.verify import verify
 from cyclesh.errors import UserError
@@ -58,15 +60,37 @@ def foresee(config) -> tuple[str, Description]:
     return f"the raw folder {path}, to be verified and prepared", _description(path, data)
 
 
-def _phantom(config, progress: bool) -> Path:
+def survey(config) -> tuple[Description, Counter]:
+    """What `open_store` will find, without preparing anything.
+
+    Returns: the description, and how many subjects there are of each (modality, split).
+    """
+    data, (_, described) = config.data, foresee(config)
+    if not data.path:
+        split = dataset_json(_phantom_spec(config))["split"]
+        roster = {(case.partition("_")[0], name, case) for name in split for case in split[name]}
+    elif is_store(data.path):
+        roster = {(v.modality, v.split, v.subject) for v in Store.open(data.path).volumes}
+    else:
+        cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
+        splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)
+        roster = {(case.modality, splits[case.id], case.subject) for case in cases}
+    return described, Counter((modality, split) for modality, split, _ in roster)
+
+
+def _phantom_spec(config) -> PhantomSpec:
     phantom = config.phantom
-    spec = PhantomSpec(
+    return PhantomSpec(
         seed=phantom.seed,
         subjects_ct=phantom.subjects,
         subjects_mr=phantom.subjects,
         extra_ct=phantom.extra,
         cohort_difference=phantom.cohort_difference,
     )
+
+
+def _phantom(config, progress: bool) -> Path:
+    spec = _phantom_spec(config)
     folder = cache_folder("phantom", phantom_key(spec))
     with locked(folder):
         write_phantom(spec, folder, config.data.processes or None, progress)

@@ -46,7 +46,8 @@ def choose_subset(
     Args:
       real: (modality, amount) pairs: an int counts subjects, a float is a share of them; at least
         two remain. Modalities not named keep all. Drawn by ``seed``.
-      synthetic: how many source volumes of each modality are translated; negative: all.
+      synthetic: how many source volumes of each modality are translated, all of one that has
+        fewer; negative: all of both.
     Raises: UserError where the store cannot give that.
     """
     amounts = dict(real)
@@ -78,19 +79,17 @@ def choose_subset(
         return tuple(volume for volume in train if volume.subject in kept)
 
     def sources(domain: str) -> tuple[Volume, ...]:
-        extra = store.select(modalities[domain], "extra")
-        available = picked[domain] + extra
         if synthetic < 0:
-            return available
-        if synthetic < 1 or synthetic > len(available):
-            raise UserError(
-                f"synthetic={synthetic}: {len(available)} source volumes of "
-                f"{modalities[domain]} exist; give 1 to {len(available)}"
-            )
-        order = np.random.default_rng([seed, 2, DOMAINS.index(domain)]).permutation(len(available))
-        return tuple(available[i] for i in sorted(order[:synthetic]))
+            return available[domain]
+        count = len(available[domain])
+        order = np.random.default_rng([seed, 2, DOMAINS.index(domain)]).permutation(count)
+        return tuple(available[domain][i] for i in sorted(order[:synthetic]))
 
     picked = per_domain(pick)
+    available = per_domain(lambda d: picked[d] + store.select(modalities[d], "extra"))
+    most = max(map(len, available.values()))
+    if synthetic == 0 or synthetic > most:
+        raise UserError(f"synthetic={synthetic}: {most} source volumes exist; give 1 to {most}")
     return Subset(real=picked, source=per_domain(sources))
 
 

@@ -1,0 +1,152 @@
+"""The trials of the plan: parents, which others share, and the arms that go on from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+from cyclesh.data.description import Description
+from cyclesh.trials import Trial
+
+LIMITED = 0.14  # share of the real data in Table 2 and Figure 8 (5.3)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a preset can afford. Everything else of a plan follows from it and from the config."""
+
+    epoch_steps: int  # of every trial, so that equal epochs are equal updates
+    pretrain_epochs: int  # of the parents, at a constant rate
+    table_seeds: int
+    curve_seeds: int
+    shares: tuple[float, ...]  # Figure 7: of the real data, between the tables' and all
+    added: tuple[float, ...]  # Figure 8: volumes added, as a share of the training subjects
+    sources: tuple[float, ...]  # Figure 7, right: of all source volumes, extra ones included
+    extra: int  # source-only subjects of the phantom in that part (the paper's S2)
+    shift_voxels: tuple[int, int, int]  # displacement: z, y, x
+    measured_every: int  # displacement: updates between measurements
+
+
+SCALES = {
+    "phantom": Scale(19, 20, 5, 3, (0.4,), (0.14, 0.5, 0.85), (0.1, 0.4, 1.0), 76, (0, 0, 3), 38),
+    "tiny": Scale(2, 2, 2, 2, (), (0.5,), (1.0,), 4, (0, 0, 2), 4),
+    "abdomen": Scale(10, 40, 3, 3, (0.4,), (0.5,), (1.0,), 0, (0, 0, 3), 100),
+    "mmwhs": Scale(
+        71, 60, 5, 3, (0.28, 0.57), (0.14, 0.5, 0.85), (0.06, 0.23, 1.0), 0, (0, 0, 6), 710
+    ),
+}
+
+
+def common_fields(scale: Scale) -> dict:
+    """What all trials share: nothing is pre-trained within a run, nothing stops early."""
+    return {
+        "data.real": (),
+        "schedule.epoch_steps": scale.epoch_steps,
+        "schedule.early_stop": False,
+        "schedule.pretrain_seg_epochs": 0,
+        "schedule.pretrain_gan_epochs": 0,
+        "schedule.pretrain_gan_shape": 0.0,
+        "log.report_cases": 2,
+    }
+
+
+class Arms:
+    """Makes trials, each once whoever asks for it."""
+
+    def __init__(
+        self,
+        base: ConfigDict,
+        scale: Scale,
+        described: Description,
+        subjects: Mapping[tuple[str, str], int],
+    ):
+        self.base, self.scale, self.described, self.subjects = base, scale, described, subjects
+        self.trials: dict[str, Trial] = {}
+        given = dict(base.data.real)
+        self.limited = {m: given.get(m, LIMITED) for m in described.modalities}
+
+    def add(self, name: str, arm: str, method: str, seed: int, fields: dict, init=None, **more):
+        """The name of the trial, made if it is new."""
+        init = init or {}
+        after = dict.fromkeys(init.values())
+        if method != "baseline":
+            after = dict.fromkeys([self.judge(fields), *after])
+        trial = Trial(name, arm, method, seed, {"seed": seed, **fields}, init, tuple(after), **more)
+        assert self.trials.setdefault(name, trial) == trial, f"two trials are called {name}"
+        return name
+
+    def judge(self, fields: Mapping[str, object]) -> str:
+        """The judges of the store that a trial with these fields uses (see `train.judges`)."""
+        extra = {k: v for k, v in fields.items() if k == "phantom.extra"}
+        name = "judge-extra" if extra else "judge"
+        judge = self.base.judge
+        fields = {
+            "seed": judge.seed,
+            **self.schedule(judge.epochs - judge.epochs // 2, judge.epochs // 2),
+            "optim.seg.rate": judge.rate,
+            **extra,
+        }
+        self.trials.setdefault(name, Trial(name, "judge", "baseline", judge.seed, fields))
+        return name
+
+    def seeds(self, count: int) -> range:
+        return range(self.base.seed, self.base.seed + count)
+
+    def schedule(self, constant: int, decay: int) -> dict:
+        return {"schedule.constant_epochs": constant, "schedule.decay_epochs": decay}
+
+    def condition(self, real: Mapping[str, object]) -> tuple[str, dict]:
+        """The name and the fields of an amount of real data; modalities not named keep all."""
+        less = {m: amount for m, amount in real.items() if amount not in (1.0, None)}
+        name = "-".join(f"{m}{amount}" for m, amount in less.items()) or "all"
+        return name, {"data.real": tuple(less.items())}
+
+    def parents(self, real: Mapping[str, object], seed: int) -> dict[str, str]:
+        """Segmentors on real volumes; generators and discriminators without shape consistency."""
+        name, fields = self.condition(real)
+        fields = {**fields, **self.schedule(self.scale.pretrain_epochs, 0)}
+        optim = self.base.optim
+        rates = {
+            f"optim.{player}.rate": optim[player].pretrain_rate or optim[player].rate
+            for player in ("gen", "disc", "seg")
+        }
+        fields |= rates
+        seg = self.add(f"{name}-seg-s{seed}", "seg", "baseline", seed, fields)
+        gan = self.add(f"{name}-gan-s{seed}", "gan", "gan", seed, fields)
+        return {"seg": seg, "gen": gan, "disc": gan}
+
+    def arm(self, arm: str, real: Mapping[str, object], seed: int, suffix: str = "", **fields):
+        """One arm that goes on from the parents of ``real``: name of its trial.
+
+        Equal for all: updates of the segmentors, and volumes that they read. The baseline reads
+        three real volumes an update where the others read a real, a synthetic, a reconstructed.
+        """
+        method, players, own = {
+            "baseline": ("baseline", ("seg",), {"batch": 3 * self.base.batch}),
+            "real": ("baseline", ("seg",), {"batch": 3 * self.base.batch}),
+            "ada": ("ada", ("seg", "gen"), {}),
+            "ours": ("joint", ("seg", "gen", "disc"), {}),
+            "no_sc": ("gan", ("gen", "disc"), {}),
+        }[arm]
+        parents = self.parents(real, seed)
+        name, condition = self.condition(real)
+        schedule = self.base.schedule
+        own |= self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+        init = {player: parents[player] for player in players}
+        fields = {name.replace("__", "."): value for name, value in fields.items()}
+        trial = f"{name}-{arm}{suffix}-s{seed}"
+        return self.add(trial, arm, method, seed, {**condition, **own, **fields}, init)
+
+    def count(self, modality: str, amount: int | float) -> int:
+        """Subjects that an amount stands for; two at least, as `choose_subset` keeps."""
+        total = self.subjects[modality, "train"]
+        return max(2, round(amount * total) if isinstance(amount, float) else amount)
+
+    def share(self, modality: str, amount: int | float) -> float:
+        """An amount as a share of the training subjects."""
+        if isinstance(amount, float):
+            return amount
+        return round(amount / self.subjects[modality, "train"], 3)
+
+    def added(self, modality: str, share: float) -> int:
+        return max(1, round(share * self.subjects[modality, "train"]))

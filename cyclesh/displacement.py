@@ -1,0 +1,169 @@
+"""The ambiguity of cycle consistency (section 3.2), provoked and measured.
+
+If G_A and G_B are cycle-consistent, so are G'_B = T G_B and G'_A = G_A T^-1 for any invertible T:
+here a shift of a few voxels, circular so that it has an exact inverse. Generators are composed with
+it and trained on; how far the synthetic anatomy lies from the truth is measured as they train.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cyclesh import evaluate, train
+from cyclesh.cache import cache_folder
+from cyclesh.data.locate import open_store
+from cyclesh.data.store import Volume
+from cyclesh.domains import DOMAINS, other
+from cyclesh.evaluate import Model
+from cyclesh.results import score
+from cyclesh.run import (
+    Run,
+    as_trees,
+    build_run,
+    check_workdir,
+    claim_workdir,
+    load_tree,
+    record_data,
+)
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.scoring.shift import phase_shift_mm, structures_shift_mm
+from cyclesh.trials import MEASURED
+from cyclesh.workdir import CHECKPOINTS
+
+Shift = tuple[int, int, int]
+# The direction of the shift in the synthetic volumes of each domain: T in B, its inverse in A.
+DIRECTIONS = {"A": -1, "B": 1}
+
+
+class Shifted(nn.Module):
+    """A generator between two circular shifts of whole voxels: roll(G(roll(x, before)), after).
+
+    The shifts are part of each domain's parameters, get no gradient, and so never change.
+    """
+
+    generator: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        before, after = (
+            jax.lax.stop_gradient(self.param(name, nn.initializers.zeros, (3,)))
+            for name in ("before", "after")
+        )
+        return _roll(self.generator(_roll(x, before)), after)
+
+
+def _roll(x: jax.Array, voxels: jax.Array) -> jax.Array:
+    return jnp.roll(x, jnp.round(voxels).astype(jnp.int32), axis=(1, 2, 3))
+
+
+def composed(trees: dict, shift: Shift) -> dict:
+    """{"A": tree of G_A T^-1, "B": tree of T G_B} of the trees of G_A and G_B."""
+    still, moved = jnp.zeros(3), jnp.asarray(shift, jnp.float32)
+    return {
+        "A": {"generator": trees["A"], "before": -moved, "after": still},
+        "B": {"generator": trees["B"], "before": still, "after": moved},
+    }
+
+
+def train_displaced(
+    config: ConfigDict, workdir: Path, shift: Shift, quiet: bool = False
+) -> tuple[dict, list[dict]]:
+    """Train from `init`'s generators composed with the shift; resumes as `train.train` does.
+
+    Returns: the content of results.json, and `measure`'s rows for each checkpoint kept.
+    """
+    begin = time.time()
+    use_compilation_cache(cache_folder("compiled"))
+    check_workdir(config, workdir)
+    store = open_store(config, progress=not quiet)
+    plain = build_run(config, workdir, store)
+    run = replace(plain, nets=plain.nets._replace(gen=Shifted(plain.nets.gen)))
+    claim_workdir(config, workdir)
+    record_data(run)
+    judge = train.judges(config, store, quiet)
+    save_start(plain, run, shift)
+    train.fit(run, judge, quiet)
+    rows = list(measure_all(run, judge, shift))
+    return score(run, judge, "test", "best", wall_s=time.time() - begin), rows
+
+
+def save_start(plain: Run, run: Run, shift: Shift) -> None:
+    """Checkpoint 0: fresh but for `init`'s networks, the generators composed with the shift."""
+    with Checkpoints(run.workdir / CHECKPOINTS, run.config.log.keep_every_steps) as checkpoints:
+        if checkpoints.steps():
+            return
+        fresh = jax.jit(run.new_state)(jax.random.key(run.config.seed))
+        shapes = plain.state_shapes().params._asdict()
+        taken = {
+            name: load_tree(Path(parent), "best", name, shapes[name])
+            for name, parent in run.config.init.items()
+            if parent
+        }
+        taken["gen"] = composed(taken["gen"], shift)
+        start = fresh._replace(params=fresh.params._replace(**taken))
+        checkpoints.save(0, as_trees(start), {"step": 0, "store": run.store.sha256}, None)
+        checkpoints.wait()
+
+
+def measure_all(run: Run, judge: dict, shift: Shift) -> Iterator[dict]:
+    """`measure` at every checkpoint that was kept, the first included."""
+    forward = evaluate.make_forward(run.nets)
+    shapes = run.state_shapes().params.gen
+    with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+    for step in steps:
+        gen = load_tree(run.workdir, str(step), "gen", shapes)
+        for row in measure(run, Model(forward, gen, None, judge), shift):
+            yield {"step": step, **row}
+
+
+def measure(run: Run, model: Model, shift: Shift) -> Iterator[dict]:
+    """How far the anatomy of synthetic test volumes lies from the truth, along the shift.
+
+    One row a modality of the synthetic volumes, means over test subjects in mm; positive the way
+    that the generators were shifted. "structures": centres of the judge's structures against those
+    of the label. "judge": the same on the true volumes of the same subjects, the measurement's own
+    error. "phase": phase correlation with those true volumes. The last two are None without a
+    paired truth.
+    """
+    for domain in DOMAINS:
+        source = other(domain)
+        volumes = run.store.select(run.modality(source), "test")
+        seen = [_shifts_of(run, model, domain, volume) for volume in volumes]
+        along = np.asarray(shift) * run.store.description.spacing_mm
+        along = along / np.linalg.norm(along) * DIRECTIONS[domain]
+        yield {
+            "modality": run.modality(domain),
+            **{name: _mean([shifts.get(name) for shifts in seen], along) for name in MEASURED},
+            "subjects": len(seen),
+        }
+
+
+def _shifts_of(run: Run, model: Model, domain: str, volume: Volume) -> dict[str, np.ndarray]:
+    store = run.store
+    classes, spacing_mm = store.description.classes, store.description.spacing_mm
+    fake = model.translate(domain, store.image(volume))
+    judged = model.segment(model.judge[domain], fake)
+    shifts = {"structures": structures_shift_mm(judged, store.label(volume), classes, spacing_mm)}
+    truth = next((v for v in store.volumes if v.pair_of == volume.id), None)
+    if truth is not None:
+        true_image = store.image(truth)
+        judged = model.segment(model.judge[domain], true_image)
+        own = structures_shift_mm(judged, store.label(truth), classes, spacing_mm)
+        shifts |= {"judge": own, "phase": phase_shift_mm(fake, true_image, spacing_mm)}
+    return shifts
+
+
+def _mean(shifts: list[np.ndarray | None], along: np.ndarray) -> float | None:
+    """Mean component along a unit vector, of those that are finite."""
+    values = [float(shift @ along) for shift in shifts if shift is not None]
+    values = [value for value in values if np.isfinite(value)]
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,133 @@
+"""How long trials will take: from those that have finished, or from a few measured steps."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cyclesh import records, settings
+from cyclesh.bench import make_workload, run_steps
+from cyclesh.cache import cache_folder, key_of
+from cyclesh.records import RUNS
+from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.trials import Plan, Trial, config_of, steps_of
+from cyclesh.workdir import write_json
+
+# Start, compiling, validating and scoring of a trial, until a finished one has told.
+FIRST_GUESS_S = 60.0
+MEASURED_STEPS = 3
+
+
+class Durations:
+    """Seconds of the trials of a plan, better with each that finishes."""
+
+    def __init__(self, plan: Plan, workdir: Path, wanted: Sequence[Trial], quiet: bool = True):
+        self.plan, self.workdir, self.wanted, self.quiet = plan, Path(workdir), wanted, quiet
+        self.measured: dict[str, float] = {}
+
+    def config(self, trial: Trial) -> ConfigDict:
+        return config_of(self.plan, trial, self.workdir / RUNS)
+
+    def seconds(self, trials: Iterable[Trial]) -> list[float]:
+        """Of each trial, from what has finished by now."""
+        finished = self._finished()
+        paces: dict[str, list[float]] = {}
+        overheads = []
+        for name, record in finished.items():
+            config = self.config(self.plan.trials[name])
+            if record["step_s"]:
+                paces.setdefault(kind_of(config), []).append(record["step_s"])
+                overheads.append(record["wall_s"] - steps_of(config) * record["step_s"])
+        # A trial that was resumed reports its last stretch only, so at least half of the guess.
+        overhead = max(float(np.median(overheads)) if overheads else 0.0, FIRST_GUESS_S / 2)
+        overhead = overhead if overheads else FIRST_GUESS_S
+
+        def pace(config: ConfigDict) -> float:
+            known = paces.get(kind_of(config))
+            return float(np.median(known)) if known else self._measure(config)
+
+        configs = [self.config(trial) for trial in trials]
+        return [steps_of(config) * pace(config) + overhead for config in configs]
+
+    def announce(self, trial: Trial) -> None:
+        """Before a trial starts: which it is, how long it and all that is left will take."""
+        if self.quiet:
+            return
+        done = {t.name for t in self.wanted if self._record(t)}
+        left = [t for t in self.wanted if t.name not in done]
+        seconds = self.seconds(left)
+        own = dict(zip((t.name for t in left), seconds, strict=True)).get(trial.name, 0.0)
+        print(
+            f"[{len(done) + 1}/{len(self.wanted)}] {trial.name}: {duration(own)}; "
+            f"all: {duration(sum(seconds))} to go",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _record(self, trial: Trial) -> dict | None:
+        return records.read_record(self.workdir, trial.name)
+
+    def _finished(self) -> dict[str, dict]:
+        found = {name: records.read_record(self.workdir, name) for name in self.plan.trials}
+        return {
+            name: record
+            for name, record in found.items()
+            if record and record["status"] == records.FINISHED and record["step_s"]
+        }
+
+    def _measure(self, config: ConfigDict) -> float:
+        kind = kind_of(config)
+        if kind not in self.measured:
+            self.measured[kind] = measured_step_s(config)
+        return self.measured[kind]
+
+
+def kind_of(config: ConfigDict) -> str:
+    """Trials of one kind take equally long a step."""
+    reads = [bool(config.loss[f"seg_{kind}"]) for kind in ("real", "fake", "rec")]
+    content = [
+        *(list(config.moves), bool(config.loss.shape), reads, config.batch),
+        *(config.model.to_dict(), list(config.data.shape), config.compute.to_dict()),
+        len(config.data.structures),
+    ]
+    return key_of(content)
+
+
+def measured_step_s(config: ConfigDict) -> float:
+    """Median time of a few steps on random volumes; remembered in the cache folder."""
+    place = [platform.node(), os.cpu_count(), os.environ.get("JAX_PLATFORMS"), jax.__version__]
+    path = cache_folder("paces", f"{key_of([kind_of(config), place])}.json")
+    if not path.exists():
+        print("measuring the time of a training step ...", file=sys.stderr, flush=True)
+        fields = settings.to_json(config)
+        write_json(path, {"step_s": in_child(measure_step_s, fields)})
+    return json.loads(path.read_text())["step_s"]
+
+
+def in_child(function: Callable, *args):
+    """Call it in a process of its own: this one never holds a device that trials need."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def measure_step_s(fields: dict) -> float:
+    """The measurement, of a config as JSON: its step and the wait for its volumes."""
+    use_compilation_cache(cache_folder("compiled"))
+    work = make_workload(settings.from_json(fields))
+    step = jax.jit(work.step(), donate_argnums=0)
+    _, seconds = run_steps(step, work.state, work.loader.batches(), MEASURED_STEPS)
+    return float(np.median(np.add(seconds["step"], seconds["wait"])))
+
+
+def duration(seconds: float) -> str:
+    """As in 2:05 h, or 7 min."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{max(minutes, 1)} min"

@@ -1,0 +1,40 @@
+"""Writes what a plan's outputs are: .csv, paired differences, .md, figures."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cyclesh import figures, records, tables
+from cyclesh.pages import page, plain
+from cyclesh.trials import Plan
+from cyclesh.workdir import write_text
+
+
+def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
+    """The files of an output: .csv, paired differences, .md (pictures: `figures`)."""
+    found = records.read_records(workdir)
+    rows, compared = tables.table_rows(plan, output, found), tables.differences(plan, output, found)
+    written = {}
+    if rows:
+        written[f"{output}.csv"] = to_csv(tables.COLUMNS, rows)
+    if compared:
+        written[f"{output}_differences.csv"] = to_csv(
+            tables.DIFFERENCE_COLUMNS, [tables.difference_row(*pair) for pair in compared]
+        )
+    if output == "figure8":
+        written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
+    pictures = figures.draw(plan, output, workdir, rows, found)
+    written[f"{output}.md"] = page(plan, output, workdir, rows, compared, found, bool(pictures))
+    files = [write_text(Path(workdir) / name, text) for name, text in written.items()]
+    return files + pictures
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:
+    """Numbers with six digits, nothing where there is no number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([plain(row[column]) for column in columns])
+    return text.getvalue()

@@ -1,0 +1,299 @@
+"""`--mode=reproduce`: the plan of the paper's experiments, run trial by trial, then tabulated.
+
+The folder holds config.json (what the plan was made from), runs/NAME/ (an ordinary workdir for each
+trial), runs/NAME.json (its record) and, once their trials are done, tables and figures. Each trial
+is a process of its own: its memory goes when it ends, and its exit status says how it ended.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cyclesh import evaluate, evidence, records, slurm, train
+from cyclesh.cache import cache_folder, locked
+from cyclesh.data.locate import open_store, survey
+from cyclesh.displacement import train_displaced
+from cyclesh.durations import Durations, duration, in_child
+from cyclesh.errors import NonFiniteError, Stopped, UserError
+from cyclesh.evaluate import Model
+from cyclesh.pages import COMMAND
+from cyclesh.plan import OUTPUTS, make_plan
+from cyclesh.records import RUNS
+from cyclesh.results import CASES, git_revision, versions
+from cyclesh.run import check_workdir, claim_workdir, record_data
+from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.scoring.cases import write_cases
+from cyclesh.trials import Plan, Trial, config_of, steps_of
+from cyclesh.workdir import read_config, write_text
+
+PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
+PICTURED = ("figure3", "figure6")  # made with networks
+Spawn = Callable[[Trial], int]  # runs a trial; its exit status
+
+
+def reproduce(
+    config: ConfigDict,
+    workdir: str | Path,
+    only: Sequence[str] = OUTPUTS,
+    quiet: bool = False,
+    spawn: Spawn | None = None,
+    command: str = "",
+) -> list[Path]:
+    """Run what is missing of the outputs ``only``, then write them; returns their files.
+
+    Raises: UserError; Stopped (the trial's state is saved: the same call goes on); NonFiniteError
+    after all else is done, where the loss of any trial stopped being finite.
+    """
+    workdir = Path(workdir)
+    plan = claim(config, workdir, command)
+    spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
+    written, only = [], check_outputs(only)
+    if not quiet:
+        print(describe(plan, workdir, only), file=sys.stderr, flush=True)
+    progress = Durations(plan, workdir, plan.wanted(only), quiet)
+    for output in only:
+        wanted = plan.wanted([output])
+        for trial in unsettled(plan, wanted, workdir):
+            progress.announce(trial)
+            settle(plan, trial, workdir, spawn)
+        if output in PICTURED:
+            written += in_child(write_output, workdir, output)
+        else:
+            written += evidence.write(plan, output, workdir)
+    failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
+    if failed:
+        raise NonFiniteError(
+            f"{workdir}: {len(failed)} trials without result, left out of the tables and named "
+            f"there: {', '.join(failed[:5])}; delete their runs/NAME* to try again"
+        )
+    return written
+
+
+def claim(config: ConfigDict, workdir: Path, command: str = "") -> Plan:
+    """The plan of a workdir, which keeps its config and what was typed."""
+    plan = make_plan(config, *survey(config))
+    check_workdir(config, workdir)
+    claim_workdir(config, workdir)
+    (workdir / RUNS).mkdir(exist_ok=True)
+    if command:
+        write_text(workdir / COMMAND, command + "\n")
+    return plan
+
+
+def plan_of(workdir: Path) -> Plan:
+    """The plan that a workdir was claimed for."""
+    config = read_config(workdir)
+    return make_plan(config, *survey(config))
+
+
+def write_output(workdir: Path, output: str) -> list[Path]:
+    """`evidence.write` of a claimed workdir."""
+    return evidence.write(plan_of(workdir), output, workdir)
+
+
+def check_outputs(only: Iterable[str]) -> list[str]:
+    """In the plan's order. Raises UserError for one that is unknown."""
+    for output in only:
+        if output not in OUTPUTS:
+            raise UserError(f"--only={output}: unknown; use some of {', '.join(OUTPUTS)}")
+    return [output for output in OUTPUTS if output in set(only)]
+
+
+def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
+    """Those without a record. Raises UserError where a record belongs to another plan."""
+    missing = []
+    for trial in trials:
+        record = records.read_record(workdir, trial.name)
+        if record is None:
+            missing.append(trial)
+        elif differing := records.differing_fields(plan, trial, record):
+            raise UserError(
+                f"{records.record_path(workdir, trial.name)}: was made with another "
+                f"{', '.join(differing[:3])}; give another --workdir, or delete it"
+            )
+    return missing
+
+
+def is_finished(workdir: Path, trial: Trial) -> bool:
+    record = records.read_record(workdir, trial.name)
+    return record is not None and record["status"] == records.FINISHED
+
+
+def settle(plan: Plan, trial: Trial, workdir: Path, spawn: Spawn) -> None:
+    """Run a trial, or record that it cannot run because a parent has no result."""
+    missing = [name for name in trial.after if not is_finished(workdir, plan.trials[name])]
+    if missing:
+        message = f"{', '.join(missing)} has no result"
+        records.write_failed(plan, trial, workdir, records.NO_PARENT, message)
+        return
+    status = spawn(trial)
+    if status == 75:
+        raise Stopped(f"{workdir}: stopped in {trial.name}, state saved; run again to go on")
+    if status == 2:
+        raise UserError(f"{trial.name}: refused, see above; mend it and run again")
+    if status not in (0, 3):
+        raise RuntimeError(f"{trial.name}: its process ended with status {status}")
+
+
+def run_in_process(workdir: Path, trial: Trial, quiet: bool) -> int:
+    """One trial as a process of its own; a signal to stop is passed on to it."""
+    command = trial_command(workdir, trial.name) + ["--quiet"] * quiet
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    asked = []
+
+    def stop(number, _frame):
+        asked.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    old = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return 75 if asked and status in (75, -signal.SIGTERM, -signal.SIGINT) else status
+
+
+def trial_command(workdir: Path, name: str) -> list[str]:
+    """What runs one trial of a claimed workdir, here or on another machine."""
+    return [
+        *(sys.executable, "-m", "cyclesh.main", "--mode=reproduce"),
+        *(f"--workdir={workdir}", f"--trial={name}"),
+    ]
+
+
+def dry_run(
+    config: ConfigDict, workdir: str | Path, only: Sequence[str] = OUTPUTS, launch: str = "here"
+) -> str:
+    """What `reproduce` (or, with ``launch`` "slurm", `submit`) would do; nothing is done."""
+    workdir, plan = Path(workdir), make_plan(config, *survey(config))
+    check_workdir(config, workdir)
+    return describe(plan, workdir, check_outputs(only), launch)
+
+
+def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here") -> str:
+    """The plan with the time that it will take: a line for each trial, then for each output."""
+    wanted = plan.wanted(only)
+    missing = unsettled(plan, wanted, workdir)
+    durations = Durations(plan, workdir, wanted)
+    times = dict(zip((t.name for t in missing), durations.seconds(missing), strict=True))
+    lines = [f"{len(wanted)} trials for {', '.join(only)}; {len(wanted) - len(missing)} settled"]
+    for trial in wanted:
+        own = config_of(plan, trial, workdir / RUNS)
+        parents = ", ".join(dict.fromkeys(trial.init.values()))
+        lines.append(
+            f"{plan.level(trial)}  {trial.name:28} {own.method:9} {steps_of(own):6} steps  "
+            f"{duration(times[trial.name]) if trial.name in times else 'settled':8}"
+            + (f"  from {parents}" if parents else "")
+        )
+    lines += [f"{o}: {_left(plan, o, times)}" for o in only]
+    lines.append(f"all: {duration(sum(times.values()))}, one trial after another on this machine")
+    if launch == "slurm":
+        ranks = slurm.levels(plan, missing)
+        for number, names in enumerate(ranks):
+            lines += [f"{slurm.LEVELS}/level-{number}.txt:", *(f"  {name}" for name in names)]
+        lines += [
+            " ".join(words).format(previous="ID-OF-THE-JOB-BEFORE")
+            for words in slurm.submissions(workdir, ranks, only)
+        ]
+    return "\n".join(lines)
+
+
+def _left(plan: Plan, output: str, times: dict[str, float]) -> str:
+    """Time of an output by itself; outputs share trials."""
+    left = [times[t.name] for t in plan.wanted([output]) if t.name in times]
+    return f"{len(left)} trials to run, {duration(sum(left))}" if left else "trials settled"
+
+
+def submit(
+    config: ConfigDict, workdir: str | Path, only: Sequence[str] = OUTPUTS, command: str = ""
+) -> list[str]:
+    """Submit what is missing to SLURM; a line for each job."""
+    workdir, only = Path(workdir), check_outputs(only)
+    plan = claim(config, workdir, command)
+    missing = unsettled(plan, plan.wanted(only), workdir)
+    return slurm.submit(workdir, slurm.levels(plan, missing), only)
+
+
+def publish(workdir: str | Path, folder: str | Path) -> list[Path]:
+    """Copy what is worth keeping of a reproduce folder: tables, figures, records."""
+    workdir, folder = Path(workdir), Path(folder)
+    kept = [path for kind in PUBLISHED for path in sorted(workdir.glob(kind))]
+    copies = []
+    for path in kept:
+        copy = folder / path.relative_to(workdir)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copies.append(copy)
+    return copies
+
+
+# ------------------------------------------------------------------------------------ one trial
+
+
+def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
+    """Train, score and record one trial of a claimed workdir; nothing if it is settled.
+
+    Raises: UserError where there is no such trial or a parent has no result; as `train.train`.
+    """
+    workdir = Path(workdir)
+    plan = plan_of(workdir)
+    if name not in plan.trials:
+        raise UserError(f"--trial={name}: is not in the plan of {workdir}; --dry_run lists it")
+    trial = plan.trials[name]
+    with locked(workdir / RUNS / name):
+        if not unsettled(plan, [trial], workdir):
+            return
+        missing = [
+            parent for parent in trial.after if not is_finished(workdir, plan.trials[parent])
+        ]
+        if missing:
+            raise UserError(f"--trial={name}: starts from {', '.join(missing)}; run that first")
+        config, folder = config_of(plan, trial, workdir / RUNS), workdir / RUNS / name
+        more = {}
+        try:
+            if trial.arm == "judge":
+                results = train_judge(config, folder, quiet)
+            elif trial.shift_voxels:
+                results, rows = train_displaced(config, folder, trial.shift_voxels, quiet)
+                more["displacement"] = rows
+            else:
+                results = train.train(config, folder, quiet)
+        except NonFiniteError as error:
+            records.write_failed(plan, trial, workdir, records.NON_FINITE, str(error))
+            raise
+        tested = (v for v in open_store(config).volumes if v.split == "test")
+        more["subjects"] = {volume.id: volume.subject for volume in tested}
+        records.write_finished(plan, trial, workdir, results, more)
+
+
+def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
+    """The judges of a store and their own scores on its test split."""
+    begin = time.time()
+    use_compilation_cache(cache_folder("compiled"))
+    store = open_store(config, progress=not quiet)
+    trees = train.judges(config, store, quiet)
+    run = train.build_run(train.judge_config(config), folder, store)
+    claim_workdir(config, folder)
+    record_data(run)
+    model = Model(evaluate.make_forward(run.nets), None, trees, None)
+    entries = [
+        evaluate.score_volume(model, store, domain, volume)
+        for domain, volume in evaluate.domain_volumes(store, "test")
+    ]
+    write_cases([row for entry in entries for row in entry.rows], folder / CASES)
+    return {
+        **evaluate.summarise(entries, store),
+        "checkpoint": None,
+        "data": store.sha256,
+        "split": store.split_sha256,
+        "git": git_revision(),
+        "versions": versions(),
+        "wall_s": time.time() - begin,
+    }

@@ -1,0 +1,234 @@
+"""The Markdown pages of a plan's outputs: scores, differences, and where they come from."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cyclesh.records import FINISHED, RUNS
+from cyclesh.tables import finished, gap_ratios
+from cyclesh.trials import Plan, budget_of, config_of
+
+COMMAND = "command.txt"  # what was typed, for the pages' foot
+TITLES = {
+    "table1": "Table 1: S-score of the generators without and with shape consistency",
+    "table2": "Table 2: Dice with few real volumes",
+    "figure3": "Figure 3: CycleGAN's generator and ours, S-score",
+    "figure6": "Figure 6: segmentations of the baseline and of ours",
+    "figure7": "Figure 7: Dice over the amount of real and of synthetic data",
+    "figure8": "Figure 8: real against synthetic data",
+    "displacement": "Displacement of the anatomy (section 3.2)",
+    "scratch": "From scratch against pre-trained (section 4.2)",
+    "flood": "Much synthetic and very little real data (section 5.4)",
+}
+# What a reader must know to read the table.
+NOTES = {
+    "table1": "Both go on from the same pre-trained generators for equally many updates, `no_sc` "
+    "with gamma 0. Scored at the checkpoint that is best on validation: by S-score for `no_sc`, by "
+    "Dice for `sc`, which favours `no_sc` if either.",
+    "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
+    "modality; the other modality keeps all of its volumes.",
+    "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
+    "as many generator updates as ours, its pre-training included. Cases stand at a quarter and "
+    "three quarters of CycleGAN's S-scores, first seed.",
+    "figure6": "Table 2's first seed; cases stand at a quarter and three quarters of the "
+    "baseline's Dice.",
+    "figure7": "x up to 1: the share of the modality's real training subjects that exist, all "
+    "volumes of the other modality being translated. x from 2: how many source volumes are "
+    "translated, all real ones existing; 0 is the baseline.",
+    "figure8": "x: what is added to the few real volumes of the parent, as a share of the training "
+    "subjects: real ones (`real`), or synthetic ones made of as many of the other modality's.",
+    "displacement": "The generators start as the pre-trained ones composed with a circular shift "
+    "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
+    "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
+    "subjects, the error of the measurement; `phase`: phase correlation with those true volumes. "
+    "Millimetres along the shift, positive the way it went.",
+    "scratch": "`scratch` trains all networks together from the start, for as many updates as "
+    "pre-training and joint training of `ours` take together.",
+    "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of 1/2 (ada) or "
+    "1/3 (ours), synthetic and reconstructed ones the rest.",
+}
+
+
+def page(
+    plan: Plan, output: str, workdir: Path, rows, compared, found: Mapping, pictured: bool
+) -> str:
+    """The Markdown of an output: scores, differences, and where they come from."""
+    blocks = [f"# {TITLES[output]}", NOTES[output]]
+    if pictured:
+        blocks.append(f"![{TITLES[output]}]({output}.png)")
+    if output == "table2":
+        blocks.append(f"**{answer(plan, compared, found)}**")
+    if rows:
+        table = displacement_table if output == "displacement" else score_table
+        blocks.append(table(plan, rows))
+    if compared:
+        blocks.append(difference_table(compared))
+    if output == "figure8":
+        blocks.append(ratio_table(compared))
+    if output == "table2":
+        blocks.append(budget_table(plan))
+    blocks.append(provenance(plan, output, workdir, found))
+    return "\n\n".join(blocks) + "\n"
+
+
+def score_table(plan: Plan, rows: list[dict]) -> str:
+    """One line a method, modality and x; means over seeds, +- their standard deviation."""
+    groups: dict[tuple, dict] = {}
+    for row in rows:
+        key = (row["modality"], row["x"], row["method"])
+        groups.setdefault(key, {})[row["structure"]] = row
+    with_x = any(row["x"] is not None for row in rows)
+    header = ["modality", *(["x"] if with_x else []), "method", "mean", *plan.structures, "seeds"]
+    lines = []
+    for (modality, x, method), cells in groups.items():
+        mean = cells["mean"]
+        sd = "" if mean["sd"] is None else f" +- {mean['sd']:.3f}"
+        lines.append(
+            [
+                modality,
+                *([plain(x)] if with_x else []),
+                method,
+                f"{number(mean['mean'])}{sd}",
+                *(number(cells[s]["mean"]) for s in plan.structures),
+                str(mean["n"]),
+            ]
+        )
+    return markdown_table(header, lines)
+
+
+def displacement_table(plan: Plan, rows: list[dict]) -> str:
+    """One line a modality, method and measure: millimetres at the first and the last update."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["modality"], row["method"], row["structure"]), []).append(row)
+    lines = [
+        [
+            *key,
+            number(own[0]["mean"]),
+            number(own[-1]["mean"]),
+            plain(own[-1]["x"]),
+            str(own[-1]["n"]),
+        ]
+        for key, own in groups.items()
+    ]
+    header = ["modality", "method", "measured by", "first, mm", "last, mm", "updates", "seeds"]
+    return markdown_table(header, lines)
+
+
+def difference_table(compared: list[tuple]) -> str:
+    """Differences with their intervals, the primary ones in bold."""
+    lines = []
+    for comparison, value in compared:
+        bold = "**" if comparison.primary else ""
+        lines.append(
+            [
+                f"{bold}{comparison.name}{bold}",
+                comparison.better.modality,
+                comparison.better.measure.replace("_", "-"),
+                plain(comparison.better.x),
+                f"{bold}{number(value.mean, sign=True)}{bold}",
+                f"{number(value.low, sign=True)} to {number(value.high, sign=True)}",
+                f"{value.seeds}, {value.subjects}",
+            ]
+        )
+    header = ["difference", "modality", "of", "x", "mean", "95 % interval", "seeds, subjects"]
+    note = (
+        "Paired by seed and test subject; the interval is a bootstrap over both, widened for the "
+        "number of seeds. Bold: primary comparisons, named in the plan."
+    )
+    return f"{markdown_table(header, lines)}\n\n{note}"
+
+
+def ratio_table(compared: list[tuple]) -> str:
+    """(Ours - ADA) / (R+R - ADA), marked where the denominator's interval holds zero."""
+    lines = [
+        [
+            plain(row["x"]),
+            number(row["ours_minus_ada"], sign=True),
+            number(row["real_minus_ada"], sign=True),
+            number(row["ratio"]) + (" (*)" if row["denominator_within_noise"] else ""),
+        ]
+        for row in gap_ratios(compared)
+    ]
+    note = "(*) the denominator is within noise: its interval holds zero, the ratio means nothing."
+    return f"{markdown_table(['x', 'ours - ada', 'real - ada', 'ratio'], lines)}\n\n{note}"
+
+
+def budget_table(plan: Plan) -> str:
+    """What each arm of Table 2 may spend after its parents; they are equal in what counts."""
+    lines = []
+    for cell in (cell for cell in plan.cells if cell.output == "table2"):
+        budget = budget_of(config_of(plan, plan.trials[cell.trials[0]], Path(RUNS)))
+        counts = (budget.seg_updates, budget.volumes_read, budget.gen_updates)
+        lines.append([cell.modality, cell.method, *map(str, counts)])
+    header = ["modality", "method", "updates of S", "volumes S read", "updates of G"]
+    note = "After the shared pre-training; volumes are counted for each modality."
+    return f"{markdown_table(header, lines)}\n\n{note}"
+
+
+def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
+    """Does synthetic data help my segmentor, and by how much? One sentence."""
+    parts = []
+    for comparison, value in compared:
+        if comparison.name != "ours - baseline":
+            continue
+        modality = comparison.better.modality
+        done = finished(comparison.better, found)
+        if not done or value.mean != value.mean:
+            parts.append(f"for {modality.upper()} there is no result")
+            continue
+        verdict = {1: "yes", 0: "not shown", -1: "no, it harms"}[value.sign]
+        parts.append(
+            f"{verdict} for {modality.upper()} with {done[0]['real'][modality]} real training "
+            f"volumes, by {value.mean:+.3f} Dice (95 % interval {number(value.low, sign=True)} to "
+            f"{number(value.high, sign=True)})"
+        )
+    text = "; ".join(parts)
+    return (
+        f"Does synthetic data help the segmentor? {text[:1].upper()}{text[1:]}, against equally "
+        "long training on real volumes alone."
+    )
+
+
+def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
+    """Command, commit, seeds, data; and the trials without result, by name."""
+    own = [found[t.name] for t in plan.wanted([output]) if t.name in found]
+    done = [row for row in own if row["status"] == FINISHED]
+    seeds = sorted({row["seed"] for row in own if row["arm"] != "judge"})
+    command = Path(workdir) / COMMAND
+    lines = [
+        f"- command: `{command.read_text().strip() if command.exists() else 'reproduce()'}`",
+        f"- commit: {_listed(row['git'] for row in done)}",
+        f"- seeds: {_listed(map(str, seeds))}; judges: {plan.base.judge.seed}",
+        f"- data (sha256 of the store): {_listed(row['data'] for row in done)}",
+        f"- {len(done)} of {len(plan.wanted([output]))} trials finished",
+    ]
+    lines += [
+        f"- without result: {row['name']} ({row['status']}: {row['message']})"
+        for row in own
+        if row["status"] != FINISHED
+    ]
+    if plan.base.data.attribution:
+        lines.append(f"- {plan.base.data.attribution}")
+    return "\n".join(lines)
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def plain(value) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values)) or "-"

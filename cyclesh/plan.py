@@ -1,0 +1,236 @@
+"""The paper's experiments as data: which trials there are, and which table each one fills.
+
+Trials share their parents: judges; segmentors on real volumes and generators with gamma 0, for each
+amount of real data and seed. From the same parents, every arm of a comparison goes on for equally
+many updates, and all that differs is the arm. Nothing here trains or measures: `make_plan` is a
+pure function of a config and of how many subjects there are.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from ml_collections import ConfigDict
+
+from cyclesh.arms import SCALES, Arms, common_fields
+from cyclesh.data.description import Description
+from cyclesh.errors import UserError
+from cyclesh.trials import DICE, S_SCORE, Cell, Comparison, Plan
+
+OUTPUTS = (
+    "table1",
+    "table2",
+    "figure3",
+    "figure6",
+    "figure7",
+    "figure8",
+    "displacement",
+    "scratch",
+    "flood",
+)
+
+
+def make_plan(
+    base: ConfigDict, described: Description, subjects: Mapping[tuple[str, str], int]
+) -> Plan:
+    """The whole plan.
+
+    Args:
+      base: the config of the method, `joint`; its schedule is that of every arm, its seed the
+        first, its `real_<modality>` (where given) the amount of Table 2.
+      described, subjects: see `data.locate.survey`.
+    """
+    if base.method != "joint":
+        raise UserError(f"--mode=reproduce: {base.method}: the plan starts from configs/joint.py")
+    scale = SCALES[base.preset]
+    if base.seed <= base.judge.seed < base.seed + scale.table_seeds:
+        raise UserError(
+            f"--config: seed={base.seed}: the plan's seeds include the judges' {base.judge.seed}"
+        )
+    return _Builder(base, scale, described, subjects).build()
+
+
+class _Builder(Arms):
+    """Adds the cells of each output over the trials that they need."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.a, self.b = self.described.modalities
+        self.cells: list[Cell] = []
+        self.needs: dict[str, tuple[str, ...]] = {output: () for output in OUTPUTS}
+
+    def build(self) -> Plan:
+        for output in OUTPUTS:
+            getattr(self, output)()
+        cells = tuple(cell for cell in self.cells if cell.trials)
+        needs = {output: tuple(dict.fromkeys(names)) for output, names in self.needs.items()}
+        return Plan(
+            base=self.base,
+            common=common_fields(self.scale),
+            modalities=self.described.modalities,
+            structures=self.described.names,
+            trials=self.trials,
+            cells=cells,
+            comparisons=tuple(comparisons(cells)),
+            needs=needs,
+        )
+
+    def cell(self, output, method, modality, measure, x, trials: Iterable[str]) -> None:
+        trials = tuple(trials)
+        self.cells.append(Cell(output, method, modality, measure, x, trials))
+        self.needs[output] += trials
+
+    def table1(self) -> None:
+        for method, arm in (("no_sc", "no_sc"), ("sc", "ours")):
+            for modality in (self.a, self.b):
+                trials = [self.arm(arm, {}, seed) for seed in self.seeds(self.scale.table_seeds)]
+                self.cell("table1", method, modality, S_SCORE, None, trials)
+
+    def table2(self) -> None:
+        for modality in (self.a, self.b):
+            real = {modality: self.limited[modality]}
+            for arm in ("baseline", "ada", "ours"):
+                seeds = self.seeds(self.scale.table_seeds)
+                trials = [self.arm(arm, real, seed) for seed in seeds]
+                self.cell("table2", arm, modality, DICE, None, trials)
+
+    def figure3(self) -> None:
+        """CycleGAN's generator trained as long as ours was, its pre-training included."""
+        fields = self.schedule(
+            self.scale.pretrain_epochs + self.base.schedule.constant_epochs,
+            self.base.schedule.decay_epochs,
+        )
+        seeds = self.seeds(self.scale.curve_seeds)
+        trials = [self.add(f"all-cyclegan-s{s}", "cyclegan", "cyclegan", s, fields) for s in seeds]
+        for modality in (self.a, self.b):
+            self.cell("figure3", "cyclegan", modality, S_SCORE, None, trials)
+            ours = [self.arm("ours", {}, seed) for seed in seeds]
+            self.cell("figure3", "ours", modality, S_SCORE, None, ours)
+
+    def figure6(self) -> None:
+        """Pictures of Table 2's first seed."""
+        for modality in (self.a, self.b):
+            real = {modality: self.limited[modality]}
+            self.needs["figure6"] += tuple(
+                self.arm(arm, real, self.base.seed) for arm in ("baseline", "ours")
+            )
+
+    def figure7(self) -> None:
+        seeds = self.seeds(self.scale.curve_seeds)
+        for modality in (self.a, self.b):
+            for share in (self.limited[modality], *self.scale.shares, 1.0):
+                for arm in ("baseline", "ada", "ours"):
+                    trials = [self.arm(arm, {modality: share}, seed) for seed in seeds]
+                    self.cell("figure7", arm, modality, DICE, self.share(modality, share), trials)
+        extra = self.subjects.get((self.a, "extra"), 0)
+        fields = {}
+        if not self.base.data.path and not extra:
+            extra, fields = self.scale.extra, {"phantom__extra": self.scale.extra}
+        if not extra:
+            return
+        everything = [self.arm("baseline", {}, seed) for seed in seeds]
+        self.cell("figure7", "baseline", self.b, DICE, 0, everything)
+        for share in self.scale.sources:
+            count = max(2, round(share * (extra + self.subjects[self.a, "train"])))
+            for arm in ("ada", "ours"):
+                more = {"data__synthetic": count, **fields}
+                trials = [self.arm(arm, {}, s, f"-from{count}", **more) for s in seeds]
+                self.cell("figure7", arm, self.b, DICE, count, trials)
+
+    def figure8(self) -> None:
+        """From one parent with little real data of B: real volumes added, or synthetic ones."""
+        seeds, real = self.seeds(self.scale.curve_seeds), {self.b: self.limited[self.b]}
+        self.cell(
+            "figure8", "baseline", self.b, DICE, 0, [self.arm("baseline", real, s) for s in seeds]
+        )
+        for share in self.scale.added:
+            count = self.added(self.a, share)
+            total = min(
+                self.subjects[self.b, "train"],
+                self.count(self.b, self.limited[self.b]) + self.added(self.b, share),
+            )
+            amount = {"data__real": ((self.b, total),)}
+            arms = {
+                "real": [self.arm("real", real, s, f"-plus{share}", **amount) for s in seeds],
+                "ada": [
+                    self.arm("ada", real, s, f"-from{count}", data__synthetic=count) for s in seeds
+                ],
+                "ours": [
+                    self.arm("ours", real, s, f"-from{count}", data__synthetic=count) for s in seeds
+                ],
+            }
+            for arm, trials in arms.items():
+                self.cell("figure8", arm, self.b, DICE, share, trials)
+
+    def displacement(self) -> None:
+        """Section 3.2: generators composed with a shift and its inverse, gamma 0 and gamma 1."""
+        schedule = self.base.schedule
+        fields = self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+        fields["log.keep_every_steps"] = self.scale.measured_every
+        for arm, method, players in (
+            ("no_sc", "gan", ("gen", "disc")),
+            ("sc", "joint", ("gen", "disc", "seg")),
+        ):
+            for seed in self.seeds(self.scale.curve_seeds):
+                parents = self.parents({}, seed)
+                init = {player: parents[player] for player in players}
+                name = f"all-shifted-{arm}-s{seed}"
+                shift = self.scale.shift_voxels
+                self.add(name, arm, method, seed, fields, init, shift_voxels=shift)
+                self.needs["displacement"] += (name,)
+
+    def scratch(self) -> None:
+        """All from scratch (4.2): as many updates as pre-training and training together."""
+        fields = self.schedule(
+            self.scale.pretrain_epochs + self.base.schedule.constant_epochs,
+            self.base.schedule.decay_epochs,
+        )
+        seeds = self.seeds(self.scale.curve_seeds)
+        trials = [self.add(f"all-scratch-s{s}", "scratch", "joint", s, fields) for s in seeds]
+        for modality in (self.a, self.b):
+            for measure in (DICE, S_SCORE):
+                self.cell("scratch", "scratch", modality, measure, None, trials)
+                ours = [self.arm("ours", {}, seed) for seed in seeds]
+                self.cell("scratch", "ours", modality, measure, None, ours)
+
+    def flood(self) -> None:
+        """Much synthetic and very little real data: a twentieth of what S reads is real (5.4)."""
+        weights = {"loss__seg_real": 0.05, "loss__seg_fake": 0.475, "loss__seg_rec": 0.475}
+        for modality in (self.a, self.b):
+            seeds, real = self.seeds(self.scale.curve_seeds), {modality: self.limited[modality]}
+            self.cell(
+                "flood", "baseline", modality, DICE, None,
+                [self.arm("baseline", real, seed) for seed in seeds],
+            )  # fmt: skip
+            for arm in ("ada", "ours"):
+                for name, more in ((arm, {}), (f"{arm}_flooded", weights)):
+                    suffix = "-flooded" if more else ""
+                    trials = [self.arm(arm, real, s, suffix, **more) for s in seeds]
+                    self.cell("flood", name, modality, DICE, None, trials)
+
+
+# What a table's arms are compared in: (output, better, worse, primary).
+COMPARED = (
+    ("table1", "sc", "no_sc", True),
+    ("table2", "ours", "baseline", True),
+    ("table2", "ours", "ada", False),
+    ("table2", "ada", "baseline", False),
+    ("figure3", "ours", "cyclegan", False),
+    ("figure7", "ours", "baseline", False),
+    ("figure7", "ours", "ada", False),
+    ("figure8", "real", "ada", False),
+    ("figure8", "ours", "ada", False),
+    ("scratch", "scratch", "ours", False),
+    ("flood", "ada_flooded", "ada", False),
+    ("flood", "ours_flooded", "ours", False),
+)
+
+
+def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
+    """Every pair of COMPARED cells that stand beside each other (same modality, measure, x)."""
+    by_key = {(c.output, c.method, c.modality, c.measure, c.x): c for c in cells}
+    found = []
+    for output, better, worse, primary in COMPARED:
+        for key, cell in by_key.items():
+            partner = by_key.get((output, worse, *key[2:]))
+            if key[:2] == (output, better) and partner:
+                found.append(Comparison(f"{better} - {worse}", cell, partner, primary))
+    return found

@@ -1,0 +1,102 @@
+"""Fills the table of results in a page: `python -m cyclesh.readme README.md docs/results`.
+
+What stands between the two markers is replaced; everything else stays as it is.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from cyclesh.errors import UserError
+from cyclesh.pages import markdown_table
+from cyclesh.workdir import write_text
+
+MARKERS = "<!-- results -->", "<!-- /results -->"
+# Tables 1 and 2 of the paper, in the order CT, MRI.
+PAPER = {
+    ("table1", "no_sc"): ("G without shape consistency, S-score", 0.668, 0.675),
+    ("table1", "sc"): ("G with shape consistency, S-score", 0.692, 0.696),
+    ("table2", "baseline"): ("Baseline (R), Dice", 0.678, 0.703),
+    ("table2", "ada"): ("ADA (R+S), Dice", 0.660, 0.710),
+    ("table2", "ours"): ("Ours (R+S), Dice", 0.744, 0.732),
+}
+DATA = ("phantom", "abdomen")  # folders of docs/results, where they exist
+
+
+def fill(page: Path, results: Path) -> None:
+    """Write the table between the markers. Raises UserError where there are none."""
+    if not page.is_file():
+        raise UserError(f"{page}: no such file; give the page to fill")
+    text = page.read_text(encoding="utf-8")
+    head, first, rest = text.partition(MARKERS[0])
+    _, last, tail = rest.partition(MARKERS[1])
+    if not (first and last):
+        raise UserError(f"{page}: has no {MARKERS[0]} and {MARKERS[1]}; put them where it belongs")
+    write_text(page, f"{head}{first}\n{results_block(results)}\n{last}{tail}")
+
+
+def results_block(results: Path) -> str:
+    """The table, the differences and what must be said beside them."""
+    folders = [results / name for name in DATA if (results / name / "table1.csv").is_file()]
+    if not folders:
+        raise UserError(f"{results}: holds no {'/table1.csv, no '.join(DATA)}/table1.csv")
+    header = ["", *(f"{folder.name} {m}" for folder in folders for m in ("CT", "MR"))]
+    lines = []
+    for (table, method), (label, *paper) in PAPER.items():
+        cells = [_cell(folder / f"{table}.csv", method, m) for folder in folders for m in (0, 1)]
+        lines.append([label, *cells, *(f"{value:.3f}" for value in paper)])
+    block = [markdown_table([*header, "paper CT", "paper MR"], lines), NOTE]
+    for folder in folders:
+        rows = [row for table in ("table1", "table2") for row in _differences(folder, table)]
+        block += [f"{folder.name}: {'; '.join(rows)}." if rows else ""]
+    return "\n\n".join(part for part in block if part)
+
+
+NOTE = (
+    "Means over seeds +- standard deviation. The paper's cardiac data are private, so its numbers "
+    "stand here for the size of the effects: other anatomy, other resolution, other scanners."
+)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _cell(path: Path, method: str, index: int) -> str:
+    """Mean and sd of the first or second modality; a dash where there is none."""
+    rows = [row for row in _rows(path) if (row["method"], row["structure"]) == (method, "mean")]
+    if len(rows) <= index or not rows[index]["mean"]:
+        return "-"
+    row = rows[index]
+    sd = f" +- {float(row['sd']):.3f}" if row["sd"] else ""
+    return f"{float(row['mean']):.3f}{sd}"
+
+
+def _differences(folder: Path, table: str) -> list[str]:
+    """The primary comparisons with their intervals."""
+    return [
+        f"{row['comparison'].replace('_', ' ')} in {row['modality'].upper()} "
+        f"{float(row['mean']):+.3f} (95 % interval {float(row['low']):+.3f} to "
+        f"{float(row['high']):+.3f})"
+        for row in _rows(folder / f"{table}_differences.csv")
+        if row["primary"] == "1" and row["mean"] and row["low"]
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: python -m cyclesh.readme PAGE.md RESULTS", file=sys.stderr)
+        return 2
+    try:
+        fill(*map(Path, arguments))
+    except UserError as error:
+        print(f"cyclesh: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

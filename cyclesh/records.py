@@ -1,0 +1,108 @@
+"""One JSON file a trial: config, scores of every case, times. Tables are made of these alone."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cyclesh import settings
+from cyclesh.results import CASES, S_SCORES
+from cyclesh.run import FREE_FIELDS
+from cyclesh.runtime.logs import read_rows
+from cyclesh.scoring.cases import read_cases
+from cyclesh.trials import DICE, S_SCORE, Plan, Trial, config_of
+from cyclesh.workdir import DATA, write_json
+
+RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
+FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"
+# Of results.json, what a record keeps.
+KEPT = ("test", "s_score", "judge", "translation", "checkpoint", "data", "split", "git", "versions")
+
+
+def record_path(workdir: Path, name: str) -> Path:
+    return Path(workdir) / RUNS / f"{name}.json"
+
+
+def read_record(workdir: Path, name: str) -> dict | None:
+    """The record of a settled trial; None while there is none."""
+    path = record_path(workdir, name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_records(workdir: Path) -> dict[str, dict]:
+    """All of a folder that holds runs/NAME.json, by name."""
+    paths = sorted((Path(workdir) / RUNS).glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, more: dict) -> None:
+    """The record of a trial that was trained and scored in runs/NAME."""
+    folder = Path(workdir) / RUNS / trial.name
+    data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    record = {
+        **_heading(plan, trial, workdir, FINISHED),
+        **{key: results[key] for key in KEPT},
+        "real": {modality: len(ids) for modality, ids in data["real"].items()},
+        "source": {modality: len(ids) for modality, ids in data["source"].items()},
+        "step_s": median_step_s(read_rows(folder)),
+        "wall_s": results["wall_s"],
+        "cases": {
+            DICE: by_structure(folder / CASES),
+            S_SCORE: by_structure(folder / S_SCORES),
+        },
+        **more,
+    }
+    write_json(record_path(workdir, trial.name), record)
+
+
+def write_failed(plan: Plan, trial: Trial, workdir: Path, status: str, message: str) -> None:
+    """The record of a trial without scores; tables name it."""
+    record = {**_heading(plan, trial, workdir, status), "message": message}
+    write_json(record_path(workdir, trial.name), record)
+
+
+def _heading(plan: Plan, trial: Trial, workdir: Path, status: str) -> dict:
+    config = settings.to_json(config_of(plan, trial, Path(workdir) / RUNS))
+    config["init"] = dict(trial.init)  # by name: records outlive the folder
+    return {
+        "name": trial.name,
+        "status": status,
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "after": list(trial.after),
+        "shift_voxels": trial.shift_voxels and list(trial.shift_voxels),
+        "config": config,
+    }
+
+
+def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
+    """Fields in which a record's config is not the plan's: it belongs to another plan."""
+    wanted = settings.to_json(config_of(plan, trial, Path(RUNS)))
+    wanted["init"] = dict(trial.init)
+    wanted, found = settings.flat(wanted), settings.flat(record["config"])
+    fields = {*wanted, *found}
+    free = (*FREE_FIELDS, "data.attribution")
+    return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
+
+
+def by_structure(path: Path) -> dict[str, dict[str, dict[str, float | None]]]:
+    """{modality: {structure: {case: Dice}}} of a cases file; None where there is no value."""
+    table: dict = {}
+    for row in read_cases(path) if path.exists() else ():
+        cases = table.setdefault(row.modality, {}).setdefault(row.structure, {})
+        cases[row.case] = None if math.isnan(row.dice) else round(row.dice, 5)
+    return table
+
+
+def median_step_s(rows: list[dict]) -> float | None:
+    """Seconds of a training step, from rows without a validation between them; None without any."""
+    paces = [
+        (after["wall_s"] - before["wall_s"]) / (after["step"] - before["step"])
+        for before, after in zip(rows, rows[1:], strict=False)
+        if not any(key.startswith("val/") for key in before)
+        and after["phase"] == before["phase"]
+        and not any(key.startswith("val/") for key in after)
+    ]
+    return float(np.median(paces)) if paces else None

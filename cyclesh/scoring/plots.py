@@ -1,0 +1,117 @@
+"""Curves with error bars, and grids of slices: the paper's figures as matplotlib figures."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cyclesh.scoring.overlay import outlines
+from cyclesh.scoring.style import MUTED, line_colour, plot_style, structure_colour
+
+STYLES = ("-", "--", "-.", ":")  # with the markers, tell lines apart without colour
+MARKERS = ("o", "s", "^", "D")
+
+
+class Line(NamedTuple):
+    """One curve; ``sd`` may hold None. ``colour`` and ``style`` are positions in the legend."""
+
+    label: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    sd: Sequence[float | None]
+    colour: int
+    style: int
+
+
+class Panel(NamedTuple):
+    """One plot. A ``level`` is a horizontal line: (label, height)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    levels: Sequence[tuple[str, float]] = ()
+
+
+class Tile(NamedTuple):
+    """One slice: intensities in [-1, 1], outlines of classes or None, pixel size, words above."""
+
+    image: np.ndarray
+    classes: np.ndarray | None
+    size_mm: tuple[float, float]
+    title: str
+
+
+def curves_figure(panels: Sequence[Panel], note: str = "") -> Figure:
+    """Panels side by side; bars are one standard deviation over seeds."""
+    with plot_style():
+        figure = Figure(figsize=(4.2 * len(panels), 3.6))
+        for axis, panel in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            _draw_panel(axis, panel)
+        _footer(figure, note)
+    return figure
+
+
+def _draw_panel(axis: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        axis.errorbar(
+            line.x,
+            line.mean,
+            yerr=[0.0 if sd is None else sd for sd in line.sd],
+            label=line.label,
+            color=line_colour(line.colour),
+            linestyle=STYLES[line.style % len(STYLES)],
+            marker=MARKERS[line.colour % len(MARKERS)],
+            markersize=4,
+            capsize=2,
+        )
+    for label, height in panel.levels:
+        axis.axhline(height, color=MUTED, linewidth=0.9, linestyle=":", label=label)
+    axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axis.legend()
+
+
+def tiles_figure(
+    rows: Sequence[Sequence[Tile]], names: Sequence[str], structures: Sequence[str], note: str = ""
+) -> Figure:
+    """A grid of slices, each row named at its left, the structures' colours below if outlined."""
+    with plot_style(), matplotlib.rc_context({"axes.grid": False}):
+        figure = Figure(figsize=(2.1 * len(rows[0]), 2.2 * len(rows) + 0.6))
+        axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+        for line, name, tiles in zip(axes, names, rows, strict=True):
+            for axis, tile in zip(line, tiles, strict=True):
+                _draw_tile(axis, tile)
+            line[0].set_ylabel(name)
+        if any(tile.classes is not None for tiles in rows for tile in tiles):
+            handles = [Line2D([], [], color=structure_colour(i)) for i in range(len(structures))]
+            figure.legend(handles, structures, loc="lower center", ncols=len(structures))
+        _footer(figure, note)
+    return figure
+
+
+def _draw_tile(axis: Axes, tile: Tile) -> None:
+    height, width = (n * mm for n, mm in zip(tile.image.shape, tile.size_mm, strict=True))
+    extent = (0, width, height, 0)
+    axis.imshow(tile.image, "gray", vmin=-1, vmax=1, extent=extent, interpolation="bicubic")
+    for index in np.unique(tile.classes)[1:] if tile.classes is not None else ():
+        for line in outlines(tile.classes == index, tile.size_mm):
+            axis.plot(*line.T, color=structure_colour(index - 1), linewidth=1.0)
+    axis.set_title(tile.title, fontsize=7.5)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _footer(figure: Figure, note: str) -> None:
+    """Room for the legend and a line below everything."""
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    if note:
+        figure.text(
+            0.5, 0.005, note, fontsize=6.5, color=MUTED, ha="center", va="bottom", wrap=True
+        )

@@ -1,0 +1,135 @@
+"""From the records of trials to the rows of tables: scores, paired differences, ratios. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cyclesh.records import FINISHED
+from cyclesh.scoring.statistics import Difference, mean_and_sd, paired_difference
+from cyclesh.trials import DICE, MEASURED, Cell, Comparison, Plan
+
+COLUMNS = ("method", "modality", "structure", "x", "mean", "sd", "n")
+DIFFERENCE_COLUMNS = (
+    *("comparison", "modality", "measure", "x", "mean", "low", "high"),
+    *("seeds", "subjects", "primary"),
+)
+RATIO_COLUMNS = ("x", "ours_minus_ada", "real_minus_ada", "ratio", "denominator_within_noise")
+
+
+def finished(cell: Cell, found: Mapping[str, dict]) -> list[dict]:
+    """The records of a cell's trials that have a result."""
+    rows = [found.get(name) for name in cell.trials]
+    return [row for row in rows if row and row["status"] == FINISHED]
+
+
+def score(cell: Cell, record: Mapping, structure: str) -> float | None:
+    """What the cell measures, of one trial: a mean over test cases, then (mean) structures."""
+    block = record["test"][cell.modality] if cell.measure == DICE else record["s_score"]
+    block = (block and block["dice"]) if cell.measure == DICE else block[cell.modality]
+    return block[structure] if block else None
+
+
+def table_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
+    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result."""
+    rows = displacement_rows(plan, found) if output == "displacement" else []
+    for cell in (cell for cell in plan.cells if cell.output == output):
+        for structure in ("mean", *plan.structures):
+            values = [score(cell, record, structure) for record in finished(cell, found)]
+            values = [value for value in values if value is not None]
+            mean, sd = mean_and_sd(values)
+            rows.append(
+                {
+                    "method": cell.method,
+                    "modality": cell.modality,
+                    "structure": structure,
+                    "x": cell.x,
+                    "mean": mean,
+                    "sd": sd,
+                    "n": len(values),
+                }
+            )
+    return rows
+
+
+def displacement_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
+    """Millimetres over the updates (x); ``structure`` says how they were measured."""
+    groups: dict[tuple, list[float]] = {}
+    for name in plan.needs["displacement"]:
+        record = found.get(name, {})
+        for row in record.get("displacement", ()):
+            for measure in MEASURED:
+                values = groups.setdefault(
+                    (record["arm"], row["modality"], measure, float(row["step"])), []
+                )
+                values += [] if row[measure] is None else [row[measure]]
+    return [
+        dict(zip(COLUMNS, (*key, *mean_and_sd(values), len(values)), strict=True))
+        for key, values in sorted(groups.items())
+    ]
+
+
+def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
+    """better - worse over the seeds that both have finished and the test subjects."""
+    pairs = [
+        (found[better], found[worse])
+        for better, worse in zip(comparison.better.trials, comparison.worse.trials, strict=False)
+        if all(found.get(n, {}).get("status") == FINISHED for n in (better, worse))
+    ]
+    if not pairs:
+        return Difference(*[float("nan")] * 3, 0, 0)
+    subjects = sorted(
+        {subject for pair in pairs for row in pair for subject in row["subjects"].values()}
+    )
+    better, worse = (
+        np.array([by_subject(comparison.better, pair[i], subjects) for pair in pairs])
+        for i in (0, 1)
+    )
+    return paired_difference(better, worse)
+
+
+def by_subject(cell: Cell, record: Mapping, subjects: Iterable[str]) -> list[float]:
+    """Mean over structures and volumes of each test subject; NaN where it has no value."""
+    table: dict[str, list[float]] = {}
+    for cases in record["cases"][cell.measure].get(cell.modality, {}).values():
+        for case, value in cases.items():
+            if value is not None:
+                table.setdefault(record["subjects"][case], []).append(value)
+    return [float(np.mean(table[s])) if s in table else float("nan") for s in subjects]
+
+
+def differences(plan: Plan, output: str, found: Mapping[str, dict]) -> list[tuple]:
+    """(comparison, Difference) of an output."""
+    own = [c for c in plan.comparisons if c.better.output == output]
+    return [(comparison, difference(comparison, found)) for comparison in own]
+
+
+def difference_row(comparison: Comparison, value: Difference) -> dict:
+    cell = comparison.better
+    return {
+        "comparison": comparison.name,
+        "modality": cell.modality,
+        "measure": cell.measure,
+        "x": cell.x,
+        "primary": int(comparison.primary),
+        **{name: None if number != number else number for name, number in value._asdict().items()},
+    }
+
+
+def gap_ratios(compared: list[tuple]) -> list[dict]:
+    """Figure 8: which part of the gap between ADA and real data ours closes, at each x."""
+    by_name = {(comparison.name, comparison.better.x): value for comparison, value in compared}
+    rows = []
+    for (name, x), gap in by_name.items():
+        gain = by_name.get(("ours - ada", x))
+        if name != "real - ada" or gain is None or gap.mean != gap.mean or gain.mean != gain.mean:
+            continue
+        rows.append(
+            {
+                "x": x,
+                "ours_minus_ada": gain.mean,
+                "real_minus_ada": gap.mean,
+                "ratio": gain.mean / gap.mean if gap.mean else None,
+                "denominator_within_noise": int(gap.sign == 0),
+            }
+        )
+    return rows

@@ -1,0 +1,70 @@
+"""A plan at the smallest size, and records as its trials would leave them, without any training."""
+
+from pathlib import Path
+
+import numpy as np
+
+from configs import default
+from cyclesh import records
+from cyclesh.plan import make_plan
+from cyclesh.run import write_json
+from cyclesh.trials import DICE, MEASURED, S_SCORE, Plan, Trial
+
+CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}
+
+
+def tiny_config(items: str = ""):
+    return default.build(f"tiny,epochs=2{items}", "joint")
+
+
+def tiny_plan(items: str = "") -> Plan:
+    from cyclesh.data.locate import survey
+
+    config = tiny_config(items)
+    return make_plan(config, *survey(config))
+
+
+def value_of(trial: Trial, modality: str, structure: int) -> float:
+    """A Dice that tells trials, modalities and structures apart."""
+    gain = {"ours": 0.2, "ada": 0.1, "no_sc": 0.05, "real": 0.3}.get(trial.arm, 0.0)
+    return 0.3 + gain + 0.01 * trial.seed + 0.02 * structure + 0.005 * (modality == "mr")
+
+
+def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
+    """As `records.write_finished` would, with made-up scores."""
+    names = plan.structures
+
+    def table(modality: str) -> dict:
+        values = {n: value_of(trial, modality, i) for i, n in enumerate(names)}
+        return {"mean": float(np.mean(list(values.values()))), **values}
+
+    cases = {
+        m: {n: dict.fromkeys(CASES[m], value_of(trial, m, i)) for i, n in enumerate(names)}
+        for m in plan.modalities
+    }
+    record = {
+        **records._heading(plan, trial, workdir, records.FINISHED),
+        "test": {m: {"dice": table(m)} for m in plan.modalities},
+        "s_score": {m: table(m) for m in plan.modalities},
+        "judge": {},
+        "translation": {},
+        "checkpoint": None,
+        "data": "d" * 64,
+        "split": "s" * 64,
+        "git": "g" * 40,
+        "versions": {},
+        "real": {"ct": 2, "mr": 4},
+        "source": {"ct": 4, "mr": 4},
+        "step_s": 0.5,
+        "wall_s": 30.0,
+        "cases": {DICE: cases, S_SCORE: cases},
+        "subjects": {case: f"subject_{case}" for ids in CASES.values() for case in ids},
+    }
+    if trial.shift_voxels:
+        heights = {"no_sc": (16.0, 15.0), "sc": (16.0, 3.0)}[trial.arm]
+        record["displacement"] = [
+            {"step": step, "modality": m, "subjects": 3, **dict.fromkeys(MEASURED, mm)}
+            for step, mm in zip((0, 4), heights, strict=True)
+            for m in plan.modalities
+        ]
+    write_json(records.record_path(workdir, trial.name), record)

@@ -1,0 +1,293 @@
+"""Reproduce: nothing twice, in order, through failures and signals; and the tables at the end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, call
+from plan_runs import leave_record, tiny_config, tiny_plan
+
+from cyclesh import experiments, records, slurm
+from cyclesh.errors import NonFiniteError, Stopped, UserError
+
+
+class Spawned:
+    """Stands for the processes of trials: notes their names and leaves records."""
+
+    def __init__(self, workdir: Path, statuses: dict[str, int] | None = None):
+        self.workdir, self.statuses, self.names = Path(workdir), statuses or {}, []
+
+    def __call__(self, trial) -> int:
+        self.names.append(trial.name)
+        status = self.statuses.get(trial.name, 0)
+        plan = tiny_plan()
+        if status == 0:
+            leave_record(plan, trial, self.workdir)
+        if status == 3:
+            records.write_failed(plan, trial, self.workdir, records.NON_FINITE, "step 3: seg/total")
+        return status
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def run(workdir: Path, spawned: Spawned, only=("table1",)):
+    return experiments.reproduce(tiny_config(), workdir, only, quiet=True, spawn=spawned)
+
+
+def test_every_trial_runs_once_after_its_parents_and_a_finished_one_never_again(tmp_path):
+    spawned, plan = Spawned(tmp_path), tiny_plan()
+    run(tmp_path, spawned)
+    assert sorted(spawned.names) == sorted(t.name for t in plan.wanted(["table1"]))
+    for name in spawned.names:
+        before = spawned.names[: spawned.names.index(name)]
+        assert set(plan.trials[name].after) <= set(before)
+    again = Spawned(tmp_path)
+    run(tmp_path, again)
+    assert again.names == []
+    run(tmp_path, again, ("table1", "table2"))
+    assert again.names and not set(again.names) & set(spawned.names)
+
+
+def test_a_stop_ends_it_and_the_same_call_goes_on(tmp_path):
+    stopped = Spawned(tmp_path, {"all-ours-s0": 75})
+    with pytest.raises(Stopped, match="all-ours-s0"):
+        run(tmp_path, stopped)
+    assert not (tmp_path / "table1.csv").exists()
+    rest = Spawned(tmp_path)
+    run(tmp_path, rest)
+    assert rest.names[0] == "all-ours-s0" and not set(rest.names) & set(stopped.names[:-1])
+    assert len(rows(tmp_path / "table1.csv")) == 2 * 2 * 6
+
+
+def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):
+    spawned = Spawned(tmp_path, {"all-gan-s1": 3})
+    with pytest.raises(NonFiniteError, match="all-gan-s1"):
+        run(tmp_path, spawned)
+    assert "all-ours-s1" not in spawned.names and "all-ours-s0" in spawned.names
+    table = rows(tmp_path / "table1.csv")
+    assert len(table) == 2 * 2 * 6 and {row["n"] for row in table} == {"1"}
+    page = (tmp_path / "table1.md").read_text()
+    assert "all-gan-s1 (non-finite loss: step 3" in page and "all-ours-s1 (parent failed" in page
+    again = Spawned(tmp_path)
+    with pytest.raises(NonFiniteError):
+        run(tmp_path, again)
+    assert again.names == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(2, UserError), (1, RuntimeError), (-9, RuntimeError)]
+)
+def test_any_other_end_of_a_trial_stops_everything(status, error, tmp_path):
+    spawned = Spawned(tmp_path, {"all-gan-s0": status})
+    with pytest.raises(error, match="all-gan-s0"):
+        run(tmp_path, spawned)
+    assert spawned.names[-1] == "all-gan-s0"
+
+
+def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("table1", "table2"))
+    table = {(r["method"], r["modality"], r["structure"]): r for r in rows(tmp_path / "table2.csv")}
+    assert (
+        (tmp_path / "table2.csv").read_text().startswith("method,modality,structure,x,mean,sd,n\n")
+    )
+    # 0.3 + 0.2 (ours) + 0.04 (third structure) + 0.005 (MR) + 0.005 (mean of seeds 0 and 1)
+    row = table["ours", "mr", "LA"]
+    assert float(row["mean"]) == pytest.approx(0.55) and row["n"] == "2" and row["x"] == ""
+    assert float(row["sd"]) == pytest.approx(0.01 / 2**0.5, rel=1e-4)
+    assert {method for method, *_ in table} == {"baseline", "ada", "ours"}
+    found = {(r["comparison"], r["modality"]): r for r in rows(tmp_path / "table2_differences.csv")}
+    row = found["ours - baseline", "ct"]
+    assert float(row["mean"]) == pytest.approx(0.2) == pytest.approx(float(row["low"]))
+    assert (row["seeds"], row["subjects"], row["primary"]) == ("2", "3", "1")
+    assert float(found["ours - ada", "mr"]["mean"]) == pytest.approx(0.1)
+    page = (tmp_path / "table2.md").read_text()
+    assert "Yes for CT with 2 real training volumes, by +0.200 Dice" in page
+    assert "g" * 40 in page and "d" * 64 in page and "seeds: 0, 1" in page
+    table = {(r["method"], r["structure"]) for r in rows(tmp_path / "table1.csv")}
+    assert {("no_sc", "mean"), ("sc", "Myo")} <= table
+
+
+def test_curves_and_displacement_are_drawn_and_written(tmp_path):
+    outputs = ("figure7", "figure8", "displacement", "scratch", "flood")
+    files = run(tmp_path, Spawned(tmp_path), outputs)
+    for name in ("figure7", "figure8", "displacement"):
+        assert {tmp_path / f"{name}.{kind}" for kind in ("png", "svg", "csv", "md")} <= set(files)
+        assert all(path.stat().st_size for path in files)
+    curve = rows(tmp_path / "figure7.csv")
+    assert {r["x"] for r in curve if r["modality"] == "ct"} == {"0.14", "1"}
+    assert {r["x"] for r in curve if r["modality"] == "mr"} == {"0.14", "1", "0", "8"}
+    (ratio,) = rows(tmp_path / "figure8_ratio.csv")
+    assert float(ratio["ratio"]) == pytest.approx(0.5)  # (0.2 - 0.1) / (0.3 - 0.1)
+    assert ratio["denominator_within_noise"] == "0"
+    moved = {(r["method"], r["x"]): r for r in rows(tmp_path / "displacement.csv")}
+    assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
+
+
+def test_records_of_another_plan_are_refused(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    path = records.record_path(tmp_path, "all-ours-s0")
+    record = json.loads(path.read_text())
+    record["config"]["loss"]["cycle"] = 3.0
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="loss.cycle"):
+        run(tmp_path, Spawned(tmp_path))
+    with pytest.raises(UserError, match="another"):
+        config = tiny_config(",seed=5")
+        experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
+
+
+def test_a_denominator_within_noise_is_marked(tmp_path):
+    from cyclesh.pages import ratio_table
+    from cyclesh.scoring.statistics import Difference
+    from cyclesh.trials import Cell, Comparison
+
+    cell = Cell("figure8", "ours", "mr", "dice", 0.5, ())
+
+    def pair(name, mean, low, high):
+        return Comparison(name, cell, cell, False), Difference(mean, low, high, 3, 24)
+
+    gain = pair("ours - ada", 0.01, 0.0, 0.02)
+    assert "0.500 (*)" in ratio_table([gain, pair("real - ada", 0.02, -0.01, 0.05)])
+    assert "0.500 |" in ratio_table([gain, pair("real - ada", 0.02, 0.01, 0.03)])
+
+
+def test_what_is_asked_is_checked(tmp_path, capfd):
+    config = "--config=configs/joint.py:tiny"
+    for words, named in (
+        ((config, "--only=table9"), "table9"),
+        ((f"--workdir={tmp_path}", "--trial=judge"), "config.json"),
+        (("--config=configs/ada.py:tiny",), "configs/joint.py"),
+        ((), "--config"),
+    ):
+        done = call(capfd, "--mode=reproduce", "--quiet", *words)
+        assert done.status == 2 and named in done.err and done.err.count("\n") == 1
+    experiments.claim(tiny_config(), tmp_path)
+    for trial, named in (("nobody", "nobody"), ("all-ours-s0", "all-gan-s0")):
+        done = call(capfd, "--mode=reproduce", f"--workdir={tmp_path}", f"--trial={trial}")
+        assert done.status == 2 and named in done.err
+
+
+# ----------------------------------------------------------------------------------- elsewhere
+
+
+def test_a_dry_run_lists_what_is_missing_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclesh.durations.measured_step_s", lambda config: 90.0)
+    workdir = tmp_path / "new"
+    text = experiments.dry_run(tiny_config(), workdir, ["table1"], "slurm")
+    assert not workdir.exists()
+    # 4 steps of 90 s and a minute: all but the judge, whose epochs are more
+    assert text.count("7 min") == 8 and "all-ours-s1" in text and "sbatch" in text
+    run(tmp_path, Spawned(tmp_path))
+    text = experiments.dry_run(tiny_config(), tmp_path, ["table1"], "here")
+    assert "9 settled" in text and "sbatch" not in text
+
+
+def test_levels_go_to_slurm_as_arrays_that_wait_for_each_other(tmp_path, monkeypatch):
+    fake = tmp_path / "bin" / "sbatch"
+    fake.parent.mkdir()
+    log = tmp_path / "log"
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {log}\nwc -l < {log}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    workdir = tmp_path / "work"
+    lines = experiments.submit(tiny_config(), workdir, ["table1"])
+    calls = log.read_text().splitlines()
+    assert len(lines) == len(calls) == 4
+    arrays = [word for line in calls for word in line.split() if word.startswith("--array")]
+    assert arrays == ["--array=0-2", "--array=0-1", "--array=0-3"]
+    assert "--dependency" not in calls[0] and "--dependency=afterany:3" in calls[3]
+    assert calls[3].endswith("table1")
+    names = [
+        (workdir / slurm.LEVELS / f"level-{level}.txt").read_text().split() for level in range(3)
+    ]
+    assert names == slurm.levels(tiny_plan(), tiny_plan().wanted(["table1"]))
+    fake.write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
+    with pytest.raises(UserError, match="no such partition"):
+        experiments.submit(tiny_config(), tmp_path / "other", ["table1"])
+
+
+def test_the_job_script_runs_its_trial_and_asks_for_another_turn_after_a_stop(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "$@"\nexit 75\n')
+    requeue = tmp_path / "scontrol"
+    requeue.write_text('#!/bin/sh\necho "scontrol $@"\n')
+    for path in (fake, requeue):
+        path.chmod(0o755)
+    (tmp_path / "level.txt").write_text("first\nsecond\n")
+    environment = {
+        **os.environ,
+        "PYTHON": str(fake),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_ARRAY_TASK_ID": "1",
+        "SLURM_JOB_ID": "77",
+    }
+    done = subprocess.run(
+        ["bash", str(slurm.SCRIPT), "/work dir", str(tmp_path / "level.txt")],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 75 and "scontrol requeue 77" in done.stdout
+    assert "--mode=reproduce --workdir=/work dir --trial=second" in done.stdout
+
+
+def test_what_is_kept_is_copied(tmp_path):
+    run(tmp_path / "work", Spawned(tmp_path / "work"))
+    files = experiments.publish(tmp_path / "work", tmp_path / "kept")
+    names = {str(path.relative_to(tmp_path / "kept")) for path in files}
+    assert {"table1.csv", "table1.md", "table1_differences.csv", "runs/judge.json"} <= names
+    assert len([name for name in names if name.startswith("runs/")]) == 9
+
+
+def test_a_signal_is_passed_on_to_the_trial(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from cyclesh import experiments as e;"
+        "child = 'import signal, sys, time;"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); print(1, file=sys.stderr,"
+        " flush=True); time.sleep(60)';"
+        "e.trial_command = lambda *_: [sys.executable, '-c', child];"
+        "sys.exit(e.run_in_process(Path('.'), type('T', (), {'name': 'x'}), False))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    assert process.stderr.readline().strip() == b"1"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+
+
+# ---------------------------------------------------------------------------- with real training
+
+
+def comparable(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_tables(tmp_path):
+    words = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--only=table1"]
+    command = [sys.executable, "-m", "cyclesh.main", *words, "--quiet"]
+
+    def start(workdir: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}"], cwd=ROOT, start_new_session=True
+        )
+
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert start(straight).wait() == 0
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        process, before = start(broken), len(list(broken.glob("runs/*.json")))
+        while len(list(broken.glob("runs/*.json"))) < before + 2 and process.poll() is None:
+            time.sleep(0.1)
+        os.killpg(process.pid, how) if how == signal.SIGKILL else process.send_signal(how)
+        assert process.wait() in (75, -signal.SIGKILL)
+    times = {p: p.stat().st_mtime_ns for p in broken.glob("runs/*.json")}
+    assert len(times) >= 3
+    assert start(broken).wait() == 0
+    assert all(p.stat().st_mtime_ns == t for p, t in times.items())
+    assert comparable(straight) == comparable(broken) != {}

@@ -1,0 +1,196 @@
+"""The plan: who shares what, in which order, and that compared arms may spend the same."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import default
+from cyclesh import train
+from cyclesh.cache import key_of
+from cyclesh.data.description import HEART
+from cyclesh.errors import UserError
+from cyclesh.plan import OUTPUTS, make_plan
+from cyclesh.settings import flat, to_json
+from cyclesh.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
+
+FOLDER = Path("/somewhere")
+SUBJECTS = {("ct", "train"): 19, ("mr", "train"): 19, ("ct", "test"): 24, ("mr", "test"): 24}
+
+
+def plan_of(argument: str | None = None, subjects=SUBJECTS) -> Plan:
+    return make_plan(default.build(argument, "joint"), HEART, subjects)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_of()
+
+
+def config(plan: Plan, name: str):
+    return config_of(plan, plan.trials[name], FOLDER)
+
+
+def cells(plan: Plan, output: str, method: str) -> list:
+    return [c for c in plan.cells if (c.output, c.method) == (output, method)]
+
+
+@pytest.mark.parametrize("argument", [None, "tiny", "abdomen", "mmwhs"])
+def test_every_preset_has_a_plan_whose_configs_are_valid(argument):
+    plan = plan_of(argument)
+    for name in plan.trials:
+        config(plan, name)  # validates
+    assert {trial.name for trial in plan.wanted(OUTPUTS)} == set(plan.trials)
+
+
+def test_no_two_trials_are_the_same_run(plan):
+    configs = [to_json(config(plan, n)) | {"shift": str(t.shift_voxels), "judge": t.arm == "judge"}
+               for n, t in plan.trials.items()]  # fmt: skip
+    assert len({key_of(c) for c in configs}) == len(configs)
+
+
+def test_parents_come_before_and_lie_at_lower_levels(plan):
+    for outputs in (["table1"], ["figure8", "table2"], OUTPUTS):
+        order = [trial.name for trial in plan.wanted(outputs)]
+        assert len(set(order)) == len(order)
+        for trial in plan.wanted(outputs):
+            assert set(trial.init.values()) <= set(trial.after)
+            for parent in trial.after:
+                assert order.index(parent) < order.index(trial.name)
+                assert plan.level(plan.trials[parent]) < plan.level(trial)
+
+
+def test_arms_share_their_parents_and_their_data(plan):
+    for modality, by in (("ct", "baseline"), ("mr", "ada")):
+        own = {
+            c.method: c.trials for c in plan.cells if (c.output, c.modality) == ("table2", modality)
+        }
+        assert len(own["ours"]) == 5
+        for ours, other in zip(own["ours"], own[by], strict=True):
+            ours, other = plan.trials[ours], plan.trials[other]
+            assert ours.init["seg"] == other.init["seg"] and ours.seed == other.seed
+            parents = {ours.init["seg"], ours.init["gen"]}
+            reals = {config(plan, n).data.real for n in (ours.name, other.name, *parents)}
+            assert reals == {((modality, 0.14),)}
+
+
+def test_arms_of_table_2_may_spend_the_same(plan):
+    for modality in ("ct", "mr"):
+        budgets = {
+            c.method: {budget_of(config(plan, name)) for name in c.trials}
+            for c in plan.cells
+            if (c.output, c.modality) == ("table2", modality)
+        }
+        assert all(len(of_seeds) == 1 for of_seeds in budgets.values())
+        budgets = {method: of_seeds.pop() for method, of_seeds in budgets.items()}
+        assert len({b.seg_updates for b in budgets.values()}) == 1
+        assert len({b.volumes_read for b in budgets.values()}) == 1
+        assert budgets["ours"].seg_updates > 0 and budgets["ada"].gen_updates == 0
+
+
+def test_the_control_of_table_1_moves_g_as_often_from_the_same_parent(plan):
+    (control, _), (ours, _) = cells(plan, "table1", "no_sc"), cells(plan, "table1", "sc")
+    for a, b in zip(control.trials, ours.trials, strict=True):
+        a_config, b_config = config(plan, a), config(plan, b)
+        assert plan.trials[a].init["gen"] == plan.trials[b].init["gen"]
+        assert a_config.init.disc == b_config.init.disc != ""
+        assert budget_of(a_config).gen_updates == budget_of(b_config).gen_updates > 0
+        assert (a_config.loss.shape, b_config.loss.shape) == (0.0, 1.0)
+        assert a_config.optim.gen == b_config.optim.gen
+        assert config(plan, plan.trials[a].init["gen"]).loss.shape == 0.0
+
+
+def test_from_scratch_gets_the_updates_of_both_stages(plan):
+    (scratch, *_), (ours, *_) = cells(plan, "scratch", "scratch"), cells(plan, "scratch", "ours")
+    whole, late = (budget_of(config(plan, c.trials[0])) for c in (scratch, ours))
+    init = plan.trials[ours.trials[0]].init
+    early = [budget_of(config(plan, init[player])) for player in ("seg", "gen")]
+    assert whole.seg_updates == early[0].seg_updates + late.seg_updates
+    assert whole.gen_updates == early[1].gen_updates + late.gen_updates
+
+
+def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
+    judges = {t.name for t in plan.trials.values() if t.arm == "judge"}
+    assert judges == {"judge", "judge-extra"}
+    keys: dict[str, set] = {}
+    for name, trial in plan.trials.items():
+        assert not set(trial.init.values()) & judges
+        assert (trial.seed == plan.base.judge.seed) == (trial.arm == "judge")
+        own = set(trial.after) & judges
+        if own or trial.arm == "judge":
+            fields = flat(to_json(train.judge_config(config(plan, name))))
+            ignored = (*train.JUDGE_IGNORES, "optim.gen", "optim.disc")
+            kept = {f: v for f, v in fields.items() if not f.startswith(ignored)}
+            keys.setdefault((own or {name}).pop(), set()).add(key_of(kept))
+    assert all(len(of_one) == 1 for of_one in keys.values()) and len(keys) == 2
+    assert all(t.after for t in plan.trials.values() if config(plan, t.name).method != "baseline")
+
+
+def test_seeds_are_part_of_the_plan(plan):
+    for cell in plan.cells:
+        wanted = 5 if cell.output.startswith("table") else 3
+        assert [plan.trials[n].seed for n in cell.trials] == list(range(wanted))
+    later = plan_of("seed=10")
+    assert {t.seed for t in later.trials.values()} == {*range(10, 15), 1000}
+    with pytest.raises(UserError, match="judges"):
+        plan_of("seed=998")
+
+
+def test_figure_7_shows_shares_up_to_one_and_volumes_from_two(plan):
+    shown = {(c.modality, c.x) for c in cells(plan, "figure7", "ours")}
+    assert {("ct", 0.14), ("ct", 1.0), ("mr", 0.14), ("mr", 1.0)} <= shown
+    counts = {x for m, x in shown if x > 1}
+    assert counts == {10, 38, 95} and {m for m, x in shown if x > 1} == {"mr"}
+    for cell in cells(plan, "figure7", "ada"):
+        synthetic = {config(plan, name).data.synthetic for name in cell.trials}
+        assert synthetic == ({cell.x} if cell.x > 1 else {-1})
+
+
+def test_data_without_extra_volumes_have_no_third_part_of_figure_7():
+    plan = plan_of("abdomen,data=/somewhere")
+    assert all(c.x <= 1 for c in cells(plan, "figure7", "ours"))
+    plan = plan_of("abdomen,data=/somewhere", {**SUBJECTS, ("ct", "extra"): 81})
+    assert 100 in {c.x for c in cells(plan, "figure7", "ours")}
+    assert all(t.fields.get("phantom.extra") is None for t in plan.trials.values())
+
+
+def test_figure_8_adds_as_many_real_volumes_as_synthetic_ones(plan):
+    for real, ada in zip(
+        cells(plan, "figure8", "real"), cells(plan, "figure8", "ada"), strict=True
+    ):
+        assert real.x == ada.x
+        ((_, total),) = config(plan, real.trials[0]).data.real
+        added = config(plan, ada.trials[0]).data.synthetic
+        assert total - 3 == added == round(real.x * 19)
+        init = {plan.trials[n].init["seg"] for n in (real.trials[0], ada.trials[0])}
+        assert len(init) == 1
+
+
+def test_primary_comparisons_are_what_the_paper_claims(plan):
+    primary = {
+        (c.better.output, c.name, c.better.modality, c.better.measure)
+        for c in plan.comparisons
+        if c.primary
+    }
+    assert primary == {
+        ("table1", "sc - no_sc", "ct", S_SCORE),
+        ("table1", "sc - no_sc", "mr", S_SCORE),
+        ("table2", "ours - baseline", "ct", DICE),
+        ("table2", "ours - baseline", "mr", DICE),
+    }
+
+
+def test_the_amount_that_the_user_gives_is_that_of_table_2():
+    plan = plan_of("real_ct=1.0,real_mr=7")
+    by_modality = {c.modality: c.trials[0] for c in cells(plan, "table2", "ours")}
+    assert config(plan, by_modality["ct"]).data.real == ()
+    assert config(plan, by_modality["mr"]).data.real == (("mr", 7),)
+
+
+def test_the_cap_on_steps_holds_for_every_trial():
+    plan = plan_of("tiny,steps=3")
+    assert {steps_of(config(plan, n)) for n, t in plan.trials.items() if t.arm != "judge"} == {3}
+
+
+def test_the_plan_starts_from_the_joint_method():
+    with pytest.raises(UserError, match="configs/joint.py"):
+        make_plan(default.build(None, "ada"), HEART, SUBJECTS)
