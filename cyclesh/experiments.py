@@ -15,21 +15,22 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, evidence, records, slurm, train
+from cyclesh import evaluate, train
 from cyclesh.cache import cache_folder, locked
 from cyclesh.data.locate import open_store, survey
-from cyclesh.displacement import train_displaced
-from cyclesh.durations import Durations, duration, in_child
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evaluate import Model
-from cyclesh.pages import COMMAND
-from cyclesh.plan import OUTPUTS, make_plan
-from cyclesh.records import RUNS
+from cyclesh.evidence import records, slurm, writing
+from cyclesh.evidence.displacement import train_displaced
+from cyclesh.evidence.durations import Durations, duration, in_child
+from cyclesh.evidence.pages import COMMAND
+from cyclesh.evidence.plan import OUTPUTS, make_plan
+from cyclesh.evidence.records import RUNS
+from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.results import CASES, git_revision, versions
 from cyclesh.run import check_workdir, claim_workdir, record_data
 from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.scoring.cases import write_cases
-from cyclesh.trials import Plan, Trial, config_of, steps_of
 from cyclesh.workdir import read_config, write_text
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
@@ -65,7 +66,7 @@ def reproduce(
         if output in PICTURED:
             written += in_child(write_output, workdir, output)
         else:
-            written += evidence.write(plan, output, workdir)
+            written += writing.write(plan, output, workdir)
     failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
     if failed:
         raise NonFiniteError(
@@ -94,7 +95,7 @@ def plan_of(workdir: Path) -> Plan:
 
 def write_output(workdir: Path, output: str) -> list[Path]:
     """`evidence.write` of a claimed workdir."""
-    return evidence.write(plan_of(workdir), output, workdir)
+    return writing.write(plan_of(workdir), output, workdir)
 
 
 def check_outputs(only: Iterable[str]) -> list[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from configs import default
-from cyclesh import records
-from cyclesh.plan import make_plan
+from cyclesh.evidence import records
+from cyclesh.evidence.plan import make_plan
+from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
 from cyclesh.run import write_json
-from cyclesh.trials import DICE, MEASURED, S_SCORE, Plan, Trial
 
 CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}
 

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from cyclesh import displacement
-from cyclesh.displacement import Shifted, composed
 from cyclesh.evaluate import Forward, Model
+from cyclesh.evidence import displacement
+from cyclesh.evidence.displacement import Shifted, composed
 
 SHIFT = (1, -2, 3)
 

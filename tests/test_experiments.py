@@ -13,8 +13,9 @@ import pytest
 from command_line import ROOT, call
 from plan_runs import leave_record, tiny_config, tiny_plan
 
-from cyclesh import experiments, records, slurm
+from cyclesh import experiments
 from cyclesh.errors import NonFiniteError, Stopped, UserError
+from cyclesh.evidence import records, slurm
 
 
 class Spawned:
@@ -146,9 +147,9 @@ def test_records_of_another_plan_are_refused(tmp_path):
 
 
 def test_a_denominator_within_noise_is_marked(tmp_path):
-    from cyclesh.pages import ratio_table
+    from cyclesh.evidence.pages import ratio_table
+    from cyclesh.evidence.trials import Cell, Comparison
     from cyclesh.scoring.statistics import Difference
-    from cyclesh.trials import Cell, Comparison
 
     cell = Cell("figure8", "ours", "mr", "dice", 0.5, ())
 
@@ -180,7 +181,7 @@ def test_what_is_asked_is_checked(tmp_path, capfd):
 
 
 def test_a_dry_run_lists_what_is_missing_and_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("cyclesh.durations.measured_step_s", lambda config: 90.0)
+    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config: 90.0)
     workdir = tmp_path / "new"
     text = experiments.dry_run(tiny_config(), workdir, ["table1"], "slurm")
     assert not workdir.exists()

@@ -9,9 +9,9 @@ from cyclesh import train
 from cyclesh.cache import key_of
 from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
-from cyclesh.plan import OUTPUTS, make_plan
+from cyclesh.evidence.plan import OUTPUTS, make_plan
+from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
 from cyclesh.settings import flat, to_json
-from cyclesh.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
 
 FOLDER = Path("/somewhere")
 SUBJECTS = {("ct", "train"): 19, ("mr", "train"): 19, ("ct", "test"): 24, ("mr", "test"): 24}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclesh import readme
+from cyclesh.evidence import readme
 
 TABLE1 = """method,modality,structure,x,mean,sd,n
 no_sc,ct,mean,,0.4321,0.01,5

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cyclesh.records import FINISHED, RUNS
-from cyclesh.tables import finished, gap_ratios
-from cyclesh.trials import Plan, budget_of, config_of
+from cyclesh.evidence.records import FINISHED, RUNS
+from cyclesh.evidence.tables import finished, gap_ratios
+from cyclesh.evidence.trials import Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
 TITLES = {

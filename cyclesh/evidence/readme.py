@@ -1,4 +1,4 @@
-"""Fills the table of results in a page: `python -m cyclesh.readme README.md docs/results`.
+"""Fills the table of results in a page: `python -m cyclesh.evidence.readme README.md docs/results`.
 
 What stands between the two markers is replaced; everything else stays as it is.
 """
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from cyclesh.errors import UserError
-from cyclesh.pages import markdown_table
+from cyclesh.evidence.pages import markdown_table
 from cyclesh.workdir import write_text
 
 MARKERS = "<!-- results -->", "<!-- /results -->"
@@ -88,7 +88,7 @@ def _differences(folder: Path, table: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
-        print("usage: python -m cyclesh.readme PAGE.md RESULTS", file=sys.stderr)
+        print("usage: python -m cyclesh.evidence.readme PAGE.md RESULTS", file=sys.stderr)
         return 2
     try:
         fill(*map(Path, arguments))

@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cyclesh import figures, records, tables
-from cyclesh.pages import page, plain
-from cyclesh.trials import Plan
+from cyclesh.evidence import figures, records, tables
+from cyclesh.evidence.pages import page, plain
+from cyclesh.evidence.trials import Plan
 from cyclesh.workdir import write_text
 
 

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import records, settings
+from cyclesh import settings
 from cyclesh.bench import make_workload, run_steps
 from cyclesh.cache import cache_folder, key_of
-from cyclesh.records import RUNS
+from cyclesh.evidence import records
+from cyclesh.evidence.records import RUNS
+from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.runtime.devices import use_compilation_cache
-from cyclesh.trials import Plan, Trial, config_of, steps_of
 from cyclesh.workdir import write_json
 
 # Start, compiling, validating and scoring of a trial, until a finished one has told.

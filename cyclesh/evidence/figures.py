@@ -10,12 +10,12 @@ from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
-from cyclesh.records import FINISHED, RUNS
+from cyclesh.evidence.records import FINISHED, RUNS
+from cyclesh.evidence.trials import DICE, S_SCORE, Plan
 from cyclesh.run import Run, build_run, load_params
 from cyclesh.scoring.plots import Line, Panel, Tile, curves_figure, tiles_figure
 from cyclesh.scoring.slices import PLANES, centre_of_structures, cut, pixel_mm
 from cyclesh.scoring.style import save_figure
-from cyclesh.trials import DICE, S_SCORE, Plan
 from cyclesh.workdir import read_config
 
 METHODS = ("baseline", "ada", "ours", "real")  # in the order of their colours

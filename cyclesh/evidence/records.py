@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cyclesh import settings
+from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
-from cyclesh.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.workdir import DATA, write_json
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from cyclesh.data.description import Description
-from cyclesh.trials import Trial
+from cyclesh.evidence.trials import Trial
 
 LIMITED = 0.14  # share of the real data in Table 2 and Figure 8 (5.3)
 

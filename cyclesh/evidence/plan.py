@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from ml_collections import ConfigDict
 
-from cyclesh.arms import SCALES, Arms, common_fields
 from cyclesh.data.description import Description
 from cyclesh.errors import UserError
-from cyclesh.trials import DICE, S_SCORE, Cell, Comparison, Plan
+from cyclesh.evidence.arms import SCALES, Arms, common_fields
+from cyclesh.evidence.trials import DICE, S_SCORE, Cell, Comparison, Plan
 
 OUTPUTS = (
     "table1",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cyclesh.errors import UserError
-from cyclesh.trials import Plan, Trial
+from cyclesh.evidence.trials import Plan, Trial
 from cyclesh.workdir import write_text
 
-SCRIPT = Path(__file__).parent.parent / "launch" / "reproduce_slurm.sh"
+SCRIPT = Path(__file__).parents[2] / "launch" / "reproduce_slurm.sh"
 LEVELS = "slurm"  # folder of the lists of names, one file a level
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from cyclesh.records import FINISHED
+from cyclesh.evidence.records import FINISHED
+from cyclesh.evidence.trials import DICE, MEASURED, Cell, Comparison, Plan
 from cyclesh.scoring.statistics import Difference, mean_and_sd, paired_difference
-from cyclesh.trials import DICE, MEASURED, Cell, Comparison, Plan
 
 COLUMNS = ("method", "modality", "structure", "x", "mean", "sd", "n")
 DIFFERENCE_COLUMNS = (

@@ -22,6 +22,7 @@ from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
+from cyclesh.evidence.trials import MEASURED
 from cyclesh.results import score
 from cyclesh.run import (
     Run,
@@ -35,7 +36,6 @@ from cyclesh.run import (
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.scoring.shift import phase_shift_mm, structures_shift_mm
-from cyclesh.trials import MEASURED
 from cyclesh.workdir import CHECKPOINTS
 
 Shift = tuple[int, int, int]
