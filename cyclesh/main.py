@@ -58,6 +58,9 @@ flags.DEFINE_list("only", [], "reproduce: which tables and figures, as table1,ta
 flags.DEFINE_string("trial", "", "reproduce: run this one trial of the plan that --workdir holds")
 flags.DEFINE_enum("launch", "here", ("here", "slurm"), "reproduce: run here, or submit to SLURM")
 flags.DEFINE_bool("quiet", False, "print results only")
+flags.DEFINE_bool(
+    "verbose", False, "train: a line for each row of metrics.jsonl, and libraries' messages"
+)
 
 
 def train() -> int:
@@ -69,7 +72,7 @@ def train() -> int:
 
         print(preview(need_config(), workdir()))
         return 0
-    results = trainer.train(need_config(), workdir(), FLAGS.quiet)
+    results = trainer.train(need_config(), workdir(), FLAGS.quiet, FLAGS.verbose)
     print(results_table(results))
     print(f"report: {workdir() / 'report.html'}")
     return 0
@@ -273,6 +276,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
+    if FLAGS.quiet and FLAGS.verbose:
+        raise UserError("--quiet and --verbose: give one of them")
     if FLAGS.compare and FLAGS.mode != "report":
         raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
     if FLAGS.half and FLAGS.mode != "export":
@@ -294,7 +299,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit status."""
     try:
         parse(sys.argv if argv is None else argv)
-        logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant to be
+        # Orbax warns of what is meant to be.
+        logging.set_verbosity(logging.INFO if FLAGS.verbose else logging.ERROR)
         return MODES[FLAGS.mode]()
     except (UserError, NonFiniteError, Stopped) as error:
         print(f"cyclesh: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config, write_json
 
@@ -44,6 +45,16 @@ class Run:
         """Steps of the whole schedule, or the cap if that is less."""
         total = sum(phase.epochs for phase in self.phases) * self.epoch_steps
         return min(total, self.config.steps or total)
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The phases with their steps, as far as the run goes."""
+        found, left = [], self.total_steps
+        for phase in self.phases:
+            steps = min(phase.epochs * self.epoch_steps, left)
+            found += [Stretch(phase.name, steps, phase.work)] if steps else []
+            left -= steps
+        return found
 
     def phase_at(self, step: int) -> Phase:
         """The phase that makes step ``step`` (from 0)."""

@@ -47,6 +47,14 @@ class Phase:
     seg_reads: dict[str, float]  # weight of each kind of volume in the segmentors' loss
     shape_weight: float  # gamma of Eq. 3
 
+    @property
+    def work(self) -> float:
+        """Roughly, a step's arithmetic: forward passes of G or S, backward ones counted twice."""
+        reads = [kind for kind, weight in self.seg_reads.items() if weight and "seg" in self.moves]
+        if "gen" in self.moves:  # to the other domain and back, and S on the way if gamma is not 0
+            return 6 + (3 if self.shape_weight else 0) + 3 * len(reads)
+        return 3 * len(reads) + (2 if set(reads) - {"real"} else 0)
+
 
 def make_phases(config) -> tuple[Phase, ...]:
     """The run's phases in order, those of zero epochs left out (paper 4.2)."""

@@ -41,12 +41,15 @@ from cyclesh.run import (
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import use_compilation_cache
-from cyclesh.runtime.logs import Progress, RunLog, losses_line, read_rows, validation_line
+from cyclesh.runtime.logs import RunLog, read_rows
+from cyclesh.runtime.progress import Progress
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import make_step, make_weights
 
 
-def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> dict:
+def train(
+    config: ConfigDict, workdir: str | Path, quiet: bool = False, verbose: bool = False
+) -> dict:
     """Train or resume, score the best checkpoint on the test split, write the report.
 
     Returns the content of results.json. The same call again resumes, or finds the run finished.
@@ -62,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path, quiet: bool = False) -> dict:
     claim_workdir(config, workdir)
     record_data(run)
     judge = judges(config, store, quiet) if translates(config) else None
-    last_step = fit(run, judge, quiet)
+    last_step = fit(run, judge, quiet, verbose)
     finished = workdir / RESULTS
     if finished.exists():
         results = json.loads(finished.read_text())
@@ -116,7 +119,7 @@ class Outputs:
     progress: Progress
 
 
-def fit(run: Run, judge: dict | None, quiet: bool) -> int:
+def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: str = "") -> int:
     """Train from the newest checkpoint, or from the start, to the end; returns the last step."""
     keep = run.config.log.keep_every_steps
     with Checkpoints(run.workdir / CHECKPOINTS, keep) as checkpoints:
@@ -125,7 +128,7 @@ def fit(run: Run, judge: dict | None, quiet: bool) -> int:
             return step
         with (
             RunLog(run.workdir, step) as log,
-            Progress(run.total_steps, step, quiet) as progress,
+            Progress(run.stretches, step, quiet, verbose, name) as progress,
             stop_signals() as stopping,
         ):
             return loop(run, current, step, Outputs(checkpoints, log, progress), judge, stopping)
@@ -167,11 +170,10 @@ def loop(
         row["wall_s"] = time.time() - begin
         if logs:
             out.log.write(row)
+            out.progress.logged(row)
         if validates or stop:
             meta = {"step": step, "store": run.store.sha256}
             out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
-        if validates:
-            out.progress.note(validation_line(row, run.total_steps))
         if step >= run.total_steps or stalled(run, out.log.rows):
             break
         if stop:
@@ -198,7 +200,7 @@ def settle(run: Run, pending: tuple[int, Phase, dict], progress: Progress) -> di
             f"{', '.join(run.loader.volumes_at(step - 1))}; the last good checkpoint is kept; "
             "lower the rates or clip gradients (--config.optim.clip_norm=1)"
         )
-    progress.advance(phase.name, losses_line(values))
+    progress.advance(phase.name, values)
     return values
 
 
@@ -331,7 +333,7 @@ def judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) ->
         folder.mkdir(exist_ok=True)
         run = build_run(judge, folder, store)
         if train:
-            fit(run, None, quiet)
+            fit(run, None, quiet, name="judges:")
         elif not has_finished(run):
             print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
             return None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import shown
 
 from cyclesh.run import CHECKPOINTS
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -190,6 +191,7 @@ def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(fin
     assert run_until(18, signal.SIGKILL) == -signal.SIGKILL
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
     assert without_times(read_rows(tmp_path / "run")) == without_times(read_rows(straight))
+    assert shown(tmp_path / "run") == shown(straight)  # in TensorBoard, pictures included
     expected, found = arrays_of(straight, 40), arrays_of(tmp_path / "run", 40)
     assert expected.keys() == found.keys()
     different = [name for name in expected if not np.array_equal(expected[name], found[name])]

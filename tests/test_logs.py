@@ -1,8 +1,9 @@
 import json
 
 import numpy as np
+from event_files import shown
 
-from cyclesh.runtime.logs import METRICS, RunLog, losses_line, read_rows, validation_line
+from cyclesh.runtime.logs import METRICS, RunLog, read_rows
 
 
 def row(step: int, **values) -> dict:
@@ -35,20 +36,27 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
     assert [r["step"] for r in read_rows(tmp_path)] == [1, 2]
 
 
-def test_scalars_and_slices_reach_tensorboard(tmp_path):
+def test_scalars_and_slices_reach_tensorboard_at_once(tmp_path):
+    """Without waiting for the log to be closed: a killed run closes nothing."""
     with RunLog(tmp_path, 0) as log:
-        log.write(row(1, **{"gen/total": 2.5}))
         log.picture("slices/case", np.zeros((4, 6)), 1)
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert b"gen/total" in content and b"slices/case" in content
+        log.write(row(1, **{"gen/total": 2.5, "val/dice": float("nan")}))
+        assert shown(tmp_path) == {"slices/case": {1: None}, "gen/total": {1: 2.5}}
 
 
-def test_the_lines_say_what_they_are():
-    values = {"gen/total": 3.21, "disc/total": 0.5, "seg/total": 0.25, "gen/adv": 1.0}
-    assert losses_line(values) == "G 3.210  D 0.500  S 0.250"
-    assert losses_line({"seg/total": 1.0}) == "S 1.000"
-    scored = row(10, **values, **{"val/dice_ct": 0.8, "val/dice": 0.7, "val/seg_loss": 0.1})
-    line = validation_line(scored, total_steps=130)
-    # A second a step, 120 to go.
-    assert line == "joint 10/130  G 3.210  D 0.500  S 0.250  |  dice ct 0.800  |  ETA 2:00"
+def test_tensorboard_shows_one_run_across_a_resume(tmp_path):
+    def make(steps, value):
+        for step in steps:
+            log.picture("slices/case", np.zeros((4, 6)), step)
+            log.write(row(step, **{"gen/total": value}))
+
+    with RunLog(tmp_path, 0) as log:
+        make((1, 2, 3, 4), 1.0)
+    with RunLog(tmp_path, 2) as log:  # killed after step 4, the last checkpoint is of step 2
+        make((3, 4, 5), 2.0)
+    with RunLog(tmp_path, 5) as log:
+        make((6,), 3.0)
+    assert shown(tmp_path) == {
+        "gen/total": {1: 1.0, 2: 1.0, 3: 2.0, 4: 2.0, 5: 2.0, 6: 3.0},
+        "slices/case": dict.fromkeys(range(1, 7)),
+    }

@@ -1,15 +1,14 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard events, a live line."""
+"""What a run writes down while it runs: metrics.jsonl and TensorBoard events."""
 
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
+
+from cyclesh.runtime.board import Board
 
 METRICS = "metrics.jsonl"
 
@@ -40,9 +39,7 @@ class RunLog:
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         os.replace(partial, self._path)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(
-            str(self.workdir / "tensorboard"), purge_step=step + 1 if step else None, flush_secs=30
-        )
+        self._board = Board(self.workdir / "tensorboard", step)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -62,66 +59,9 @@ class RunLog:
         self._file.flush()
         for key, value in clean.items():
             if "/" in key and value is not None:
-                self._board.add_scalar(key, value, clean["step"])
+                self._board.scalar(key, value, clean["step"])
+        self._board.flush()
 
     def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
         """A greyscale picture (rows, columns) in [0, 1] for TensorBoard."""
-        self._board.add_image(name, pixels, step, dataformats="HW")
-
-
-class Progress:
-    """One live line on a terminal; where there is none, a plain line each time `note` is given."""
-
-    def __init__(self, total: int, start: int, quiet: bool):
-        self._quiet = quiet
-        self._live = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            disable=not self._live,
-            dynamic_ncols=True,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:12}| {rate_fmt} ETA {remaining}{postfix}",
-            unit="step",
-            smoothing=0.1,
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
-
-    def advance(self, phase: str, losses: str) -> None:
-        self._bar.set_description_str(phase, refresh=False)
-        self._bar.set_postfix_str(losses, refresh=False)
-        self._bar.update()
-
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        if self._live:
-            self._bar.write(text, file=sys.stderr)
-        elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
-
-
-def losses_line(values: Mapping[str, float]) -> str:
-    """What each kind of network descends: "G 3.210  D 0.412  S 0.523"."""
-    names = {"gen": "G", "disc": "D", "seg": "S"}
-    return "  ".join(
-        f"{label} {values[f'{name}/total']:.3f}"
-        for name, label in names.items()
-        if f"{name}/total" in values
-    )
-
-
-def validation_line(row: Mapping, total_steps: int) -> str:
-    """The line that a validation leaves: where the run is, losses, scores, time to go."""
-    scores = "  ".join(
-        f"{key.removeprefix('val/').replace('_', ' ')} {row[key]:.3f}"
-        for key in row
-        if key.startswith(("val/dice_", "val/s_score_"))
-    )
-    left_s = row["wall_s"] / row["step"] * (total_steps - row["step"])
-    left = f"{int(left_s // 60)}:{int(left_s % 60):02d}"
-    place = f"{row['phase']} {row['step']}/{total_steps}"
-    return f"{place}  {losses_line(row)}  |  {scores}  |  ETA {left}"
+        self._board.picture(name, pixels, step)
