@@ -2,6 +2,8 @@
 
 The browser's protocol (https://chromedevtools.github.io/devtools-protocol) is JSON ended by a zero
 byte, on file descriptors 3 and 4 of the browser.
+
+    python tests/browser.py runs/joint/report.html FOLDER    # pictures of a report, to look at
 """
 
 import base64
@@ -196,3 +198,27 @@ class Page:
             self.troubles.append(json.dumps(parameters["args"]))
         elif method == "Log.entryAdded":
             self.troubles.append(json.dumps(parameters["entry"]))
+
+
+def photograph(report: Path, folder: Path) -> None:
+    """The whole page on a desktop, dark too, and on a phone; the case browser by itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Page() as page:
+        page.open(report)
+        page.wait("!document.getElementById('browser') || document.querySelector('canvas')")
+        page.settle()
+        page.screenshot(folder / "desktop.png", whole=True)
+        page.run("document.getElementById('browser')?.scrollIntoView()")
+        page.settle()
+        page.screenshot(folder / "browser.png")
+        page.dark()
+        page.settle()
+        page.screenshot(folder / "dark.png", whole=True)
+        page.dark(False)
+        page.resize(390, 844, scale=2, mobile=True)
+        page.settle()
+        page.screenshot(folder / "phone.png", whole=True)
+
+
+if __name__ == "__main__":
+    photograph(Path(sys.argv[1]), Path(sys.argv[2]))
