@@ -205,7 +205,7 @@ def photograph(report: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with Page() as page:
         page.open(report)
-        page.wait("!document.getElementById('browser') || document.querySelector('canvas')")
+        page.wait("!document.getElementById('browser') || document.querySelector('canvas') !== null")
         page.settle()
         page.screenshot(folder / "desktop.png", whole=True)
         page.run("document.getElementById('browser')?.scrollIntoView()")
