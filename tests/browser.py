@@ -205,7 +205,9 @@ def photograph(report: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with Page() as page:
         page.open(report)
-        page.wait("!document.getElementById('browser') || document.querySelector('canvas') !== null")
+        page.wait(
+            "!document.getElementById('browser') || document.querySelectorAll('canvas').length"
+        )
         page.settle()
         page.screenshot(folder / "desktop.png", whole=True)
         page.run("document.getElementById('browser')?.scrollIntoView()")
