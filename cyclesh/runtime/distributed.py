@@ -9,12 +9,13 @@ import itertools
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from cyclesh.errors import UserError
 
 PULSE_S = 1.0  # between two signs of life
 SILENCE_S = 15.0  # without one, a process counts as gone
-JOIN_S = 300  # to wait for the others at the start
+JOIN_S = 120.0  # to wait for the others at the start
 WEEK_MS = 7 * 24 * 3600 * 1000  # as long as the first process may take for what the others need
 AGAIN = 75  # the exit status on which launch scripts run the same command again
 SIGNS = "cyclesh/alive"  # where signs of life are kept
@@ -91,7 +92,8 @@ def together(place: Place | None, work: Callable[[], int]) -> int:
     watch = _Watch()
     watch.start()
     try:
-        status = work()
+        with suppress_output(not is_first()):
+            status = work()
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError):
             watch.join(SILENCE_S + 5)  # most likely another's death, which it will tell
@@ -102,7 +104,16 @@ def together(place: Place | None, work: Callable[[], int]) -> int:
     return status
 
 
+@contextmanager
+def suppress_output(suppressed: bool) -> Iterator[None]:
+    """Nothing is printed on stdout, if so: once for all processes is enough."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if suppressed else sys.stdout):
+        yield
+
+
 def _join(place: Place) -> None:
+    if place.process > 0:
+        _await(place.coordinator)
     try:
         if place.coordinator == "auto":
             jax.distributed.initialize()
@@ -112,13 +123,30 @@ def _join(place: Place) -> None:
                 place.processes,
                 place.process,
                 local_device_ids=place.local_device,
-                initialization_timeout=JOIN_S,
+                initialization_timeout=int(JOIN_S),
             )
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"--coordinator={place.coordinator}: the processes did not meet "
             f"({str(error).splitlines()[0][:150]}); start all of them with the same address"
         ) from None
+
+
+def _await(coordinator: str) -> None:
+    """Until process 0 listens: JAX would abort, with a stack trace, where it never does."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + JOIN_S
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except (OSError, ValueError) as error:
+            if time.monotonic() > end or isinstance(error, ValueError):
+                raise UserError(
+                    f"--coordinator={coordinator}: process 0 does not answer there ({error}); "
+                    "start it, too, or give its address"
+                ) from None
+        time.sleep(PULSE_S)
 
 
 def several() -> bool:
