@@ -95,8 +95,8 @@ def together(place: Place | None, work: Callable[[], int]) -> int:
         with suppress_output(not is_first()):
             status = work()
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            watch.join(SILENCE_S + 5)  # most likely another's death, which it will tell
+        if isinstance(error, Exception):
+            watch.join(SILENCE_S + 5)  # it may be another's death, which the watch will tell
         traceback.print_exc()
         status = 1
     watch.end(status)
