@@ -1,4 +1,4 @@
-"""Four virtual CPU devices, compiled programs kept between runs, and a cache folder of one's own."""
+"""Four virtual CPU devices, compiled programs kept between runs, a cache folder of one's own."""
 
 from pathlib import Path
 

@@ -123,7 +123,7 @@ def gradient(after, name: str) -> np.ndarray:
 
 # Where a depth is spread, means over a volume are summed in another order. That moves activations
 # by 1e-7, and a few of 100,000 random ones across the kink of their ReLU: G's gradient, through
-# four networks, feels it. Its own bound, on volumes this small, is what rounding does to one device.
+# four networks, feels it; a change of the input by 1e-7 does as much to one device.
 ROUNDING = {"gen": 1e-4}
 
 
