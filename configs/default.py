@@ -90,6 +90,8 @@ def fields() -> ConfigDict:
     o.disc = ConfigDict(adam)
     o.seg = ConfigDict({**adam, "b1": 0.9})
     o.clip_norm = 0.0  # clip each player's gradient to this global norm; 0: never
+    # steps of a run whose loss or gradient is not finite that may be left out; 0: the first stops
+    o.skip_nonfinite = 0
 
     # --- epochs, each one pass over the larger domain (4.2)
     c.schedule = s = ConfigDict()
@@ -125,6 +127,8 @@ def fields() -> ConfigDict:
     k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
     k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; see ops.py
     k.remat = False  # recompute activations in the backward pass to save memory
+    k.data_devices = 0  # over which a batch is spread; 0: as many as divide it, of those there are
+    k.depth_devices = 1  # over which the depth of each volume is spread, where one cannot hold it
     return c
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -57,6 +57,11 @@ flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
 flags.DEFINE_list("only", [], "reproduce: which tables and figures, as table1,table2; else all")
 flags.DEFINE_string("trial", "", "reproduce: run this one trial of the plan that --workdir holds")
 flags.DEFINE_enum("launch", "here", ("here", "slurm"), "reproduce: run here, or submit to SLURM")
+flags.DEFINE_string(
+    "coordinator", "", "train: HOST:PORT of process 0 of several; auto: as JAX finds it"
+)
+flags.DEFINE_integer("processes", 0, "train: of how many processes this is one", 0)
+flags.DEFINE_integer("process", 0, "train: which of them, from 0", 0)
 flags.DEFINE_bool("quiet", False, "print results only")
 flags.DEFINE_bool(
     "verbose", False, "train: a line for each row of metrics.jsonl, and libraries' messages"
@@ -297,11 +302,34 @@ def use_huge_pages() -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The whole program; returns its exit status."""
-    try:
+
+    def parsed() -> int:
         parse(sys.argv if argv is None else argv)
         # Orbax warns of what is meant to be.
         logging.set_verbosity(logging.INFO if FLAGS.verbose else logging.ERROR)
+        return 0
+
+    return status_of(parsed) or status_of(together)
+
+
+def together() -> int:
+    """The mode, in one process or, for training, as one of those that were started together."""
+    place = None
+    if FLAGS.mode == "train":
+        from cyclesh.runtime import distributed
+
+        place = distributed.find_place(
+            FLAGS.coordinator, FLAGS.processes, FLAGS.process, os.environ
+        )
+    if place is None:
         return MODES[FLAGS.mode]()
+    return distributed.together(place, lambda: status_of(MODES[FLAGS.mode]))
+
+
+def status_of(work: Callable[[], int]) -> int:
+    """The exit status of ``work``; how it ended otherwise is one line on stderr."""
+    try:
+        return work()
     except (UserError, NonFiniteError, Stopped) as error:
         print(f"cyclesh: {error}", file=sys.stderr)
         statuses = {UserError: 2, NonFiniteError: 3, Stopped: 75}

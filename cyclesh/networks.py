@@ -2,7 +2,7 @@
 
 A network is a Flax module used as a pure function, ``network.apply({"params": tree}, volume)``;
 both domains share one module and differ in their parameter trees. Layers know nothing of speed:
-that lives in `ops`.
+that lives in `ops`, and in `halo` where a volume is spread over devices.
 """
 
 import itertools
@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
-from cyclesh import ops
+from cyclesh import halo, ops
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
@@ -60,6 +61,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: str = "float32"  # of the arithmetic; parameters stay float32
     lowering: str = "native"
+    mesh: Mesh | None = None  # devices over which the volume's depth is spread (`halo`)
 
     @nn.compact
     def __call__(self, x: Array | tuple[Array, ...]) -> Array:
@@ -69,9 +71,11 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, shape).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         if self.up:
-            y = ops.upsample_conv3d(parts[0], kernel, lowering=self.lowering)
+            y = halo.upsample_conv3d(parts[0], kernel, lowering=self.lowering, mesh=self.mesh)
         else:
-            y = ops.conv3d(parts, kernel, stride=self.stride, lowering=self.lowering)
+            y = halo.conv3d(
+                parts, kernel, stride=self.stride, lowering=self.lowering, mesh=self.mesh
+            )
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
@@ -113,6 +117,7 @@ class UNet(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     out_activation: Callable[[Array], Array] = lambda x: x
     remat: bool = False  # recompute blocks in the backward pass instead of storing them
+    mesh: Mesh | None = None  # that of its convolutions
 
     @nn.compact
     def __call__(self, volume: Array) -> Array:
@@ -127,7 +132,7 @@ class UNet(nn.Module):
         skips = []
         for level, width in enumerate(widths):
             if level and self.pooling:
-                x = ops.max_pool(x)
+                x = halo.max_pool(x, self.mesh)
             elif level:
                 x = block(width, stride=2, name=f"down{level}")(x)
             x = block(width, name=f"encode{level}a")(x)

@@ -51,7 +51,14 @@ def _fold_depth(parts: tuple[Array, ...], kernel: Array, stride: int, pad: int):
     return x, kernel, slices
 
 
-def conv3d(x: Array | tuple[Array, ...], kernel: Array, *, stride: int = 1, lowering: str) -> Array:
+def conv3d(
+    x: Array | tuple[Array, ...],
+    kernel: Array,
+    *,
+    stride: int = 1,
+    lowering: str,
+    pad_depth: bool = True,
+) -> Array:
     """Cross-correlation with zero padding of half the kernel, so stride 1 keeps the grid.
 
     Args:
@@ -60,14 +67,16 @@ def conv3d(x: Array | tuple[Array, ...], kernel: Array, *, stride: int = 1, lowe
       kernel: (k, k, k, in, out), k odd.
       stride: 1 or 2, in all three directions; an axis of n voxels becomes ceil(n / stride).
       lowering: "plain", "native" or "folded".
+      pad_depth: False where ``x`` holds the slices past its faces already (`halo`).
     Returns: (b, ceil(z / stride), ceil(y / stride), ceil(x / stride), out).
     """
     parts = x if isinstance(x, tuple) else (x,)
     pad = kernel.shape[0] // 2
+    pad_z = pad if pad_depth else 0
     if lowering in ("plain", "native"):
         joined = jnp.concatenate(parts, -1)
-        return _conv3d_native(joined, kernel, stride, [(pad, pad)] * 3)
-    slices, flat_kernel, depth = _fold_depth(parts, kernel, stride, pad)
+        return _conv3d_native(joined, kernel, stride, [(pad_z, pad_z), (pad, pad), (pad, pad)])
+    slices, flat_kernel, depth = _fold_depth(parts, kernel, stride, pad_z)
     y = _conv2d(slices, flat_kernel, stride, [(pad, pad)] * 2)
     return y.reshape(parts[0].shape[0], depth, *y.shape[1:])
 
@@ -86,7 +95,7 @@ def _phase_kernels(kernel: Array) -> Array:
     return kernel.reshape(*kernel.shape[:4], -1)
 
 
-def upsample_conv3d(x: Array, kernel: Array, *, lowering: str) -> Array:
+def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool = True) -> Array:
     """A 3x3x3 convolution of the nearest-neighbour enlargement of ``x`` by two, exactly.
 
     Each of the eight output phases is a 2x2x2 convolution of the small grid; all eight are
@@ -95,22 +104,26 @@ def upsample_conv3d(x: Array, kernel: Array, *, lowering: str) -> Array:
     Args:
       x: (b, z, y, x, in).
       kernel: (3, 3, 3, in, out).
+      pad_depth: False where ``x`` holds one slice past either face already (`halo`), not enlarged.
     Returns: (b, 2z, 2y, 2x, out).
     """
+    pad_z = 1 if pad_depth else 0
     if lowering == "plain":
         for axis in (1, 2, 3):
             x = jnp.repeat(x, 2, axis)
-        return _conv3d_native(x, kernel, 1, [(1, 1)] * 3)
+        x = x if pad_depth else x[:, 1:-1]
+        return _conv3d_native(x, kernel, 1, [(pad_z, pad_z), (1, 1), (1, 1)])
     b, d, h, w, _ = x.shape
+    d -= 2 * (1 - pad_z)
     out = kernel.shape[-1]
     phased = _phase_kernels(kernel)
     if lowering == "native":
-        y = _conv3d_native(x, phased, 1, [(1, 1)] * 3)
+        y = _conv3d_native(x, phased, 1, [(pad_z, pad_z), (1, 1), (1, 1)])
     else:
         # Padded as an array: where the window (the gradient, h + 1 wide) exceeds the unpadded
         # input, XLA swaps the two in the weight gradient and falls to a 20 times slower kernel.
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        slices, flat_kernel, _ = _fold_depth((x,), phased, 1, 1)
+        slices, flat_kernel, _ = _fold_depth((x,), phased, 1, pad_z)
         y = _conv2d(slices, flat_kernel, 1, "VALID")
     y = y.reshape(b, d + 1, h + 1, w + 1, 2, 2, 2, out)
     phases = jnp.stack(

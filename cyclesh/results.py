@@ -12,6 +12,7 @@ from cyclesh.evaluate import Model, VolumeScores
 from cyclesh.reports import Scored
 from cyclesh.run import CHECKPOINTS, Run, load_params, write_json
 from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.distributed import from_first
 from cyclesh.scoring.cases import write_cases
 
 RESULTS, CASES = "results.json", "cases.csv"
@@ -23,10 +24,17 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         last, validation = checkpoints.steps()[-1], checkpoints.scores().get(step)
-    model, entries = score_split(run, judge, split, str(step))
+    model = load_model(run, judge, str(step))
+    checkpoint = {"step": step, "validation": validation, "last_step": last}
+    return from_first(lambda: score_model(run, model, split, checkpoint, wall_s))
+
+
+def score_model(run: Run, model: Model, split: str, checkpoint: dict, wall_s: float) -> dict:
+    """Score a model on a split and write it all down; ``checkpoint`` says which model it is."""
+    entries = score_volumes(run, model, split)
     results = {
         **evaluate.summarise(entries, run.store),
-        "checkpoint": {"step": step, "validation": validation, "last_step": last},
+        "checkpoint": checkpoint,
         "config": settings.to_json(run.config),
         "seed": run.config.seed,
         "split": run.store.split_sha256,
@@ -67,7 +75,8 @@ def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
         raise UserError(
             f"{path}: is of checkpoint {step}, which is gone; score another with --mode=evaluate"
         )
-    return Scored(run, *score_split(run, judge, cases_of or split, str(step)), results)
+    model = load_model(run, judge, str(step))
+    return Scored(run, model, score_volumes(run, model, cases_of or split), results)
 
 
 def kept_checkpoints(run: Run) -> tuple[list[int], int]:
@@ -79,14 +88,16 @@ def kept_checkpoints(run: Run) -> tuple[list[int], int]:
         return checkpoints.steps(), checkpoints.resolve("best")
 
 
-def score_split(
-    run: Run, judge: dict | None, split: str, which: str
-) -> tuple[Model, list[VolumeScores]]:
-    """A checkpoint's model, and its scores of every volume of a split."""
+def load_model(run: Run, judge: dict | None, which: str) -> Model:
+    """A checkpoint's networks, ready to be scored."""
     params = load_params(run, which)
-    model = Model(evaluate.make_forward(run.nets), params.gen, params.seg, judge)
+    return Model(evaluate.make_forward(run.nets), params.gen, params.seg, judge)
+
+
+def score_volumes(run: Run, model: Model, split: str) -> list[VolumeScores]:
+    """The scores of every volume of a split."""
     volumes = evaluate.domain_volumes(run.store, split)
-    return model, [evaluate.score_volume(model, run.store, *volume) for volume in volumes]
+    return [evaluate.score_volume(model, run.store, *volume) for volume in volumes]
 
 
 def git_revision() -> str:

@@ -5,11 +5,14 @@ TensorBoard events, checkpoints/, and once scored results.json, cases.csv, repor
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import jax
 from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state
@@ -18,13 +21,23 @@ from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
+from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config, write_json
 
 # Fields that a run may be continued with another value of.
-FREE_FIELDS = ("steps", "data.path", "data.processes", "log.report_cases", "log.keep_every_steps")
+FREE_FIELDS = (
+    "steps",
+    "data.path",
+    "data.processes",
+    "log.report_cases",
+    "log.keep_every_steps",
+    "compute.data_devices",
+    "compute.depth_devices",
+    "optim.skip_nonfinite",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,23 @@ class Run:
             found += [Stretch(phase.name, steps, phase.work)] if steps else []
             left -= steps
         return found
+
+    @cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices that train it together; None for one. Raises UserError (`make_mesh`)."""
+        config, depth = self.config, self.store.description.shape[0]
+        return sharding.make_mesh(config.compute, config.batch, depth)
+
+    def batches(self, first_step: int) -> Iterator[dict]:
+        """The loader's batches from a step on; with a mesh, each process loads its share of them
+        and they come as arrays over all devices."""
+        process, processes = sharding.data_share(self.mesh)
+        loader = replace(self.loader, process=process, processes=processes)
+        for batch in loader.batches(first_step):
+            real = sharding.spread(batch["real"], self.mesh)
+            shared = batch["source"] is batch["real"]
+            source = real if shared else sharding.spread(batch["source"], self.mesh)
+            yield {"real": real, "source": source}
 
     def phase_at(self, step: int) -> Phase:
         """The phase that makes step ``step`` (from 0)."""
@@ -88,6 +118,12 @@ class Run:
     def state_shapes(self) -> TrainState:
         """The state as shapes, without making any array."""
         return jax.eval_shape(self.new_state, jax.random.key(0))
+
+    def state_shardings(self) -> TrainState | None:
+        """Where the state's arrays live; None where one device has them all."""
+        if self.mesh is None:
+            return None
+        return sharding.state_shardings(self.state_shapes(), self.mesh)
 
 
 def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
@@ -197,11 +233,17 @@ def from_trees(trees: dict) -> TrainState:
 
 def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """The newest readable checkpoint, or a fresh state with the trees that `init` names."""
-    shapes = run.state_shapes()
+    shapes, where = run.state_shapes(), run.state_shardings()
+    if where is not None:
+        shapes = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            where,
+        )
     found = checkpoints.restore_newest(**as_trees(shapes))
     if found:
         return from_trees(found[1]), found[0]
-    fresh = jax.jit(run.new_state)(jax.random.key(run.config.seed))
+    fresh = jax.jit(run.new_state, out_shardings=where)(jax.random.key(run.config.seed))
     taken = {
         name: load_tree(Path(workdir), "best", name, getattr(shapes.params, name))
         for name, workdir in run.config.init.items()

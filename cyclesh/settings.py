@@ -117,7 +117,8 @@ KEYS: dict[str, Callable[[ConfigDict, str, str], None]] = {
 
 # Fields by the numbers that they may hold; every number of the config is in one of the rows.
 ONE_OR_MORE = (
-    "batch model.filters model.depth model.residual_blocks log.row_steps schedule.patience"
+    "batch model.filters model.depth model.residual_blocks log.row_steps schedule.patience "
+    "compute.depth_devices"
 )
 ZERO_OR_MORE = (
     "steps seed data.processes data.split_seed phantom.seed phantom.extra judge.seed "
@@ -127,6 +128,7 @@ ZERO_OR_MORE = (
     "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
     "schedule.decay_epochs schedule.from_epoch schedule.min_delta schedule.pretrain_gan_shape "
     "schedule.epoch_steps "
+    "compute.data_devices optim.skip_nonfinite "
     "optim.gen.pretrain_rate optim.disc.pretrain_rate optim.seg.pretrain_rate"
 )
 ABOVE_ZERO = (
@@ -177,6 +179,7 @@ def validate(config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     if not sections:
         _validate_method(config, require)
         _validate_data(config.data, require)
+        _validate_devices(config, require)
 
 
 def _validate_method(config: ConfigDict, require: Callable) -> None:
@@ -203,6 +206,21 @@ def _validate_networks(config: ConfigDict, require: Callable) -> None:
         len(shape) == 3 and min(shape) >= smallest,
         "data.shape",
         f"{config.model.depth} downsamplings need {smallest} voxels or more along each axis",
+    )
+
+
+def _validate_devices(config: ConfigDict, require: Callable) -> None:
+    """What can be said without knowing which devices there are (`runtime.sharding`)."""
+    rows, slabs = config.compute.data_devices, config.compute.depth_devices
+    require(
+        rows == 0 or config.batch % rows == 0,
+        "compute.data_devices",
+        f"a batch of {config.batch} does not divide by it; use a divisor, or 0",
+    )
+    require(
+        slabs == 1 or config.model.generator == "unet",
+        "compute.depth_devices",
+        "a resnet generator needs volumes whole; use 1",
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
 from cyclesh import networks, ops
 from cyclesh.domains import DOMAINS, per_domain
@@ -92,11 +93,17 @@ def players_in_use(config) -> tuple[str, ...]:
     return tuple(name for name in Players._fields if name in names)
 
 
-def make_networks(config, classes: int) -> Players:
-    """The three modules (each serves both domains) for volumes of ``classes`` labels."""
+def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
+    """The three modules (each serves both domains) for volumes of ``classes`` labels.
+
+    mesh: devices over which the depth of volumes is spread, or None where each holds them whole.
+    """
     model, compute = config.model, config.compute
     conv = partial(
-        networks.Conv, dtype=compute.dtype, lowering=ops.resolve_lowering(compute.lowering)
+        networks.Conv,
+        dtype=compute.dtype,
+        lowering=ops.resolve_lowering(compute.lowering),
+        mesh=mesh,
     )
     common = {"filters": model.filters, "remat": compute.remat}
     if model.generator == "unet":
@@ -106,6 +113,7 @@ def make_networks(config, classes: int) -> Players:
             depth=model.depth,
             norm_epsilon=model.norm_epsilon,
             out_activation=jnp.tanh,
+            mesh=mesh,
             **common,
         )
     else:
@@ -122,6 +130,7 @@ def make_networks(config, classes: int) -> Players:
         depth=model.depth,
         pooling=True,
         activation=partial(nn.leaky_relu, negative_slope=model.seg_leak),
+        mesh=mesh,
         **common,
     )
     widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)

@@ -13,6 +13,7 @@ reconstructions on, so D and S see what G made before it moved. D and S are inde
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +129,12 @@ def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args)
 
 
 def make_step(
-    nets: Players, optimisers: Players, phase: Phase, weights: Weights, seed: int
+    nets: Players,
+    optimisers: Players,
+    phase: Phase,
+    weights: Weights,
+    seed: int,
+    skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The step of a phase: (state, batch) -> (state, metrics), pure, not yet jitted.
 
@@ -138,7 +144,8 @@ def make_step(
     translated.
 
     Metrics are float32 scalars named player/term; "total" is the weighted sum that is descended,
-    "grad" the norm of its gradient.
+    "grad" the norm of its gradient. "finite" tells whether all of them are; with
+    ``skip_nonfinite``, a step where they are not changes nothing but the step's number.
     """
     apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
     translates = "gen" in phase.moves or phase.seg_reads["fake"] or phase.seg_reads["rec"]
@@ -190,6 +197,10 @@ def make_step(
             new, opt = new._replace(seg=new_seg), opt._replace(seg=opt_seg)
             log("seg", total, terms, norm)
         metrics["finite"] = jnp.isfinite(sum(metrics.values()))
-        return TrainState(state.step + 1, new, opt, pools), metrics
+        after = TrainState(state.step + 1, new, opt, pools)
+        if skip_nonfinite:
+            unmoved = state._replace(step=after.step)
+            after = jax.tree.map(partial(jnp.where, metrics["finite"]), after, unmoved)
+        return after, metrics
 
     return step

@@ -4,12 +4,12 @@ Everything here is order and side effects; what a step does is in `step`.
 """
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -23,6 +23,7 @@ from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evaluate import Model
+from cyclesh.halo import DEPTH
 from cyclesh.methods import apply_method
 from cyclesh.reports import Scored
 from cyclesh.results import RESULTS, rescored, score
@@ -41,9 +42,11 @@ from cyclesh.run import (
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
-from cyclesh.state import Phase, Players, TrainState
+from cyclesh.runtime.sharding import everywhere, on_one_device, slabs
+from cyclesh.state import Phase, Players, TrainState, make_networks
 from cyclesh.step import make_step, make_weights
 
 
@@ -60,19 +63,35 @@ def train(
     use_compilation_cache(cache_folder("compiled"))
     workdir = Path(workdir)
     check_workdir(config, workdir)
+    quiet = quiet or not is_first()
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
-    claim_workdir(config, workdir)
-    record_data(run)
+    check_devices(run, quiet)
+    from_first(lambda: claim_workdir(config, workdir))
+    from_first(lambda: record_data(run))
     judge = judges(config, store, quiet) if translates(config) else None
     last_step = fit(run, judge, quiet, verbose)
+    results = from_first(lambda: scored_at(workdir, last_step))
+    return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
+
+
+def check_devices(run: Run, quiet: bool) -> None:
+    """Raises UserError where the run cannot have the devices that it asks for."""
+    count = 1 if run.mesh is None else run.mesh.size
+    if jax.device_count() > 1 and not quiet:
+        print(f"{count} of {jax.device_count()} devices in use", file=sys.stderr)
+
+
+def scored_at(workdir: Path, last_step: int) -> dict | None:
+    """The test results of a run that was finished before; None where there are none yet."""
     finished = workdir / RESULTS
-    if finished.exists():
-        results = json.loads(finished.read_text())
-        if (results["checkpoint"]["last_step"], results["scored_split"]) == (last_step, "test"):
-            print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
-            return results
-    return score(run, judge, "test", "best", wall_s=time.time() - begin)
+    if not finished.exists():
+        return None
+    results = json.loads(finished.read_text())
+    if (results["checkpoint"]["last_step"], results["scored_split"]) != (last_step, "test"):
+        return None
+    print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
+    return results
 
 
 def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) -> dict:
@@ -117,6 +136,15 @@ class Outputs:
     checkpoints: Checkpoints
     log: RunLog
     progress: Progress
+    skips: "Skips"
+
+
+@dataclass
+class Skips:
+    """Steps that were left out, since a loss or gradient was not finite."""
+
+    allowed: int
+    count: int = 0
 
 
 def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: str = "") -> int:
@@ -126,12 +154,16 @@ def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: 
         current, step = first_state(run, checkpoints)
         if step >= run.total_steps or stalled(run, read_rows(run.workdir)):
             return step
+        skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
         with (
-            RunLog(run.workdir, step) as log,
+            RunLog(run.workdir, step, writes=is_first()) as log,
             Progress(run.stretches, step, quiet, verbose, name) as progress,
             stop_signals() as stopping,
         ):
-            return loop(run, current, step, Outputs(checkpoints, log, progress), judge, stopping)
+            out = Outputs(
+                checkpoints, log, progress, Skips(run.config.optim.skip_nonfinite, skipped)
+            )
+            return loop(run, current, step, out, judge, stopping)
 
 
 def loop(
@@ -147,32 +179,32 @@ def loop(
     begin = time.time() - (out.log.rows[-1]["wall_s"] if out.log.rows else 0.0)
     steppers: dict[str, Callable] = {}
     pending: tuple[int, Phase, dict] | None = None  # a step whose metrics were not looked at yet
-    for batch in run.loader.batches(step):
+    for batch in run.batches(step):
         phase = run.phase_at(step)
         if phase.name not in steppers:
             steppers[phase.name] = jit_step(run, phase)
         current, metrics = steppers[phase.name](current, batch)
         if pending:  # one step behind, so that the device does not wait for the host
-            settle(run, pending, out.progress)
+            settle(run, pending, out)
         step, pending = step + 1, (step + 1, phase, metrics)
         validates, stop = run.validates_after(step), stopping()
         logs = validates or step % run.config.log.row_steps == 0
         if not (logs or stop):
             continue
         row = {"step": step, "epoch": step / run.epoch_steps, "phase": phase.name}
-        row |= settle(run, pending, out.progress)
+        row |= settle(run, pending, out)
         pending = None
         if validates:
-            gen = current.params.gen if run.has_learned("gen", step) else None
-            model = Model(forward, gen, current.params.seg, judge)
-            row |= evaluate.validate(model, run.store)
-            log_slices(run, model, out.log, step)
+            params = current.params if run.mesh is None else on_one_device(current.params)
+            gen = params.gen if run.has_learned("gen", step) else None
+            model = Model(forward, gen, params.seg, judge)
+            row |= from_first(partial(validated, run, model, out.log, step))
         row["wall_s"] = time.time() - begin
         if logs:
             out.log.write(row)
             out.progress.logged(row)
         if validates or stop:
-            meta = {"step": step, "store": run.store.sha256}
+            meta = {"step": step, "store": run.store.sha256, "skipped": out.skips.count}
             out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
         if step >= run.total_steps or stalled(run, out.log.rows):
             break
@@ -185,40 +217,54 @@ def loop(
 
 def jit_step(run: Run, phase: Phase) -> Callable:
     """The compiled step of a phase; the old state's buffers become the new one's."""
-    step = make_step(run.nets, run.optimisers, phase, make_weights(run.config), run.config.seed)
-    return jax.jit(step, donate_argnums=0)
+    mesh, nets = run.mesh, run.nets
+    if mesh is not None and mesh.shape[DEPTH] > 1:
+        nets = make_networks(run.config, run.store.description.classes, mesh)
+    skips = run.config.optim.skip_nonfinite > 0
+    weights = make_weights(run.config)
+    step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    state = run.state_shardings()
+    return jax.jit(
+        step,
+        in_shardings=(state, slabs(mesh)),
+        out_shardings=(state, everywhere(mesh)),
+        donate_argnums=0,
+    )
 
 
-def settle(run: Run, pending: tuple[int, Phase, dict], progress: Progress) -> dict[str, float]:
-    """A step's metrics as numbers; raises NonFiniteError where one is not finite."""
+def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str, float]:
+    """A step's metrics as numbers; raises NonFiniteError where one is not finite.
+
+    So many steps as `optim.skip_nonfinite` are counted instead: they changed nothing.
+    """
     step, phase, metrics = pending
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not values.pop("finite"):
         bad = [name for name, value in values.items() if not np.isfinite(value)]
-        raise NonFiniteError(
+        what = (
             f"{run.workdir}: step {step}: {', '.join(bad)} not finite, on volumes "
-            f"{', '.join(run.loader.volumes_at(step - 1))}; the last good checkpoint is kept; "
-            "lower the rates or clip gradients (--config.optim.clip_norm=1)"
+            f"{', '.join(run.loader.volumes_at(step - 1))}"
         )
-    progress.advance(phase.name, values)
+        if out.skips.count >= out.skips.allowed:
+            raise NonFiniteError(
+                f"{what}; the last good checkpoint is kept; "
+                "lower the rates or clip gradients (--config.optim.clip_norm=1)"
+            )
+        out.skips.count += 1
+        out.progress.note(f"{what}; left out, {out.skips.count} of {out.skips.allowed}")
+    if out.skips.allowed:
+        values["run/skipped"] = out.skips.count
+    out.progress.advance(phase.name, values)
     return values
 
 
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has asked the run to stop; the old handlers come back after."""
-    asked = []
-    signals = (signal.SIGTERM, signal.SIGINT)
-    try:
-        old = [signal.signal(s, lambda *_: asked.append(True)) for s in signals]
-    except ValueError:  # not in the main thread: such a run is interrupted as any code is
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for s, handler in zip(signals, old, strict=True):
-            signal.signal(s, handler)
+def validated(run: Run, model: Model, log: RunLog, step: int) -> dict[str, float]:
+    """The validation figures of a step; their pictures go to the log."""
+    figures = evaluate.validate(model, run.store)
+    log_slices(run, model, log, step)
+    return figures
 
 
 def validation_score(run: Run, row: dict) -> float | None:
@@ -316,6 +362,9 @@ JUDGE_IGNORES = (
     "log.row_steps",
     "log.report_cases",
     "log.keep_every_steps",
+    "compute.data_devices",
+    "compute.depth_devices",
+    "optim.skip_nonfinite",
 )
 
 
@@ -329,7 +378,8 @@ def judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) ->
     ignored = (*JUDGE_IGNORES, *(f for f in fields if f.startswith(("optim.gen", "optim.disc"))))
     key = key_of([store.sha256, {f: v for f, v in fields.items() if f not in ignored}])
     folder = cache_folder("judges", key)
-    with locked(folder):
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locked(folder)))
         folder.mkdir(exist_ok=True)
         run = build_run(judge, folder, store)
         if train:

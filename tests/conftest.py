@@ -1,4 +1,4 @@
-"""Two virtual CPU devices, compiled programs kept between runs, and a cache folder of one's own."""
+"""Four virtual CPU devices, compiled programs kept between runs, a cache folder of one's own."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jax
 import pytest
 
 # Before anything is computed: JAX counts its devices once.
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 4)
 # Most of the tests' time is compiling, and a second run compiles nothing.
 jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/cyclesh-tests/xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -18,6 +18,7 @@ LAYERS = (
     ("errors",),
     ("cache", "domains", "methods"),
     ("ops",),
+    ("halo",),
     ("networks", "losses", *FOLDERS),
     ("settings", "state"),
     ("step",),

@@ -112,6 +112,11 @@ class Checkpoints:
         }
         return dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
 
+    def meta(self, step: int) -> dict:
+        """What was saved beside the trees."""
+        args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
+        return dict(self._manager.restore(step, args=args)[META])
+
     def restore_newest(self, **templates) -> tuple[int, dict] | None:
         """(step, items) of the newest checkpoint that can be read; None without any.
 

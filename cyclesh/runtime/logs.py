@@ -30,23 +30,32 @@ def read_rows(workdir: Path) -> list[dict]:
 class RunLog:
     """Writes rows to metrics.jsonl (the source of truth) and to TensorBoard."""
 
-    def __init__(self, workdir: Path, step: int):
-        """Goes on after ``step``; rows of later steps, of a run that was cut off, are dropped."""
+    def __init__(self, workdir: Path, step: int, writes: bool = True):
+        """Goes on after ``step``; rows of later steps, of a run that was cut off, are dropped.
+
+        One process of a run ``writes``; the others only keep the rows.
+        """
         self.workdir = Path(workdir)
         self.rows = [row for row in read_rows(self.workdir) if row["step"] <= step]
-        self._path = self.workdir / METRICS
-        partial = self._path.with_suffix(".partial")
+        self._file = self._board = None
+        if writes:
+            self._open(step)
+
+    def _open(self, step: int) -> None:
+        path = self.workdir / METRICS
+        partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(partial, self._path)
-        self._file = self._path.open("a", encoding="utf-8")
+        os.replace(partial, path)
+        self._file = path.open("a", encoding="utf-8")
         self._board = Board(self.workdir / "tensorboard", step)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file:
+            self._file.close()
+            self._board.close()
 
     def write(self, row: Mapping) -> None:
         """Append a row; non-finite numbers become null, for JSON has none."""
@@ -55,6 +64,8 @@ class RunLog:
             for key, value in row.items()
         }
         self.rows.append(clean)
+        if not self._file:
+            return
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         for key, value in clean.items():

@@ -1,0 +1,122 @@
+"""Where a run's arrays live when it has several devices.
+
+A mesh of (data, depth): the volumes of a batch are spread over the first axis, the depth of each
+volume over the second, and every device holds all parameters. The step is the program of one
+device: losses are means over the global batch, and XLA adds the sums over devices.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from cyclesh.errors import UserError
+from cyclesh.halo import DATA, DEPTH, SLABS
+from cyclesh.runtime.pool import Pool
+
+
+def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
+    """The mesh of the config's section `compute`; None where one device does it all.
+
+    Args:
+      batch: volumes of each domain a step.
+      depth: slices of a training volume.
+    Raises: UserError where there are fewer devices than asked for, or they cannot share evenly.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    slabs = compute.depth_devices
+    if slabs > len(devices):
+        raise UserError(
+            f"--config: compute.depth_devices is {slabs}; {_there_are(devices)}; ask for fewer"
+        )
+    if depth % slabs:
+        raise UserError(
+            f"--config: compute.depth_devices is {slabs}; {depth} slices do not divide by it; "
+            "use a divisor, or another shape"
+        )
+    rows = compute.data_devices or _most_rows(batch, len(devices) // slabs)
+    if rows * slabs > len(devices):
+        raise UserError(
+            f"--config: compute.data_devices is {compute.data_devices}; {_there_are(devices)}"
+            f"{f' for {slabs} a volume' if slabs > 1 else ''}; ask for fewer"
+        )
+    if batch % rows:
+        raise UserError(
+            f"--config: batch is {batch}; {rows} devices cannot share it; use a multiple of {rows}"
+        )
+    if jax.process_count() > 1 and rows * slabs != len(devices):
+        raise UserError(
+            f"--config: batch is {batch}; {len(devices)} devices of {jax.process_count()} "
+            f"processes must all share it; use a multiple of {len(devices) // slabs}"
+        )
+    if rows * slabs == 1:
+        return None
+    return Mesh(np.array(devices[: rows * slabs]).reshape(rows, slabs), (DATA, DEPTH))
+
+
+def _most_rows(batch: int, available: int) -> int:
+    return max(n for n in range(1, available + 1) if batch % n == 0)
+
+
+def _there_are(devices: Sequence) -> str:
+    several = "s" if len(devices) > 1 else ""
+    return (
+        f"there {'are' if several else 'is'} {len(devices)} {devices[0].platform} device{several}"
+    )
+
+
+def data_share(mesh: Mesh | None) -> tuple[int, int]:
+    """(i, n): this process loads the i-th of n equal shares of every batch."""
+    if mesh is None:
+        return 0, 1
+    me = jax.process_index()
+    rows = [
+        i for i, row in enumerate(mesh.devices) if any(device.process_index == me for device in row)
+    ]
+    return rows[0] // len(rows), mesh.shape[DATA] // len(rows)
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def slabs(mesh: Mesh) -> NamedSharding:
+    """Of (batch, z, ...): volumes over one axis of the mesh, their depth over the other."""
+    return NamedSharding(mesh, SLABS)
+
+
+def state_shardings(state, mesh: Mesh):
+    """Of each leaf of a training state: history pools as the batch they came from, else copies."""
+
+    def of(leaf):
+        if isinstance(leaf, Pool):
+            return Pool(NamedSharding(mesh, P(DATA, None, DEPTH)), everywhere(mesh))
+        return everywhere(mesh)
+
+    return jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, Pool))
+
+
+def spread(batch, mesh: Mesh | None):
+    """A tree of arrays (share of the batch, z, ...), this process's share, as global arrays."""
+    if mesh is None:
+        return batch
+    share, shares = data_share(mesh)
+
+    def place(array: np.ndarray):
+        first, shape = share * len(array), (shares * len(array), *array.shape[1:])
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            rows = range(shape[0])[index[0]]
+            return array[(slice(rows.start - first, rows.stop - first), *index[1:])]
+
+        return jax.make_array_from_callback(shape, slabs(mesh), part)
+
+    return jax.tree.map(place, batch)
+
+
+def on_one_device(tree):
+    """Copies that every device holds, as arrays of this process's first device alone."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

@@ -1,0 +1,202 @@
+"""Several devices give the numbers of one, and no volume is gathered on the way."""
+
+import math
+import re
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+from tiny_runs import CLASSES, SHAPE, build, quick_jit, random_volumes, tiny_config
+
+from cyclesh import halo, ops, state
+from cyclesh.domains import DOMAINS
+from cyclesh.errors import UserError
+from cyclesh.runtime import sharding
+from cyclesh.state import Players
+from cyclesh.step import make_step, make_weights
+
+BATCH = 2
+
+
+def compute(data: int, depth: int) -> ConfigDict:
+    return ConfigDict({"data_devices": data, "depth_devices": depth})
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    """Two devices that share the depth."""
+    return sharding.make_mesh(compute(1, 2), 1, 8)
+
+
+# ---------------------------------------------------------------------------- the operations
+
+
+OPERATIONS = {
+    "stride 1": lambda f, x, k, low: f.conv3d((x, x + 1), k, stride=1, lowering=low),
+    "stride 2": lambda f, x, k, low: f.conv3d((x, x * x), k, stride=2, lowering=low),
+    "1x1x1": lambda f, x, k, low: f.conv3d((x, x), k[1:2, 1:2, 1:2], stride=1, lowering=low),
+    "upsampling": lambda f, x, k, low: f.upsample_conv3d(x, k[:, :, :, :2], lowering=low),
+}
+
+
+class Halo:
+    """`halo` with its mesh put in, called as `ops` is."""
+
+    def __init__(self, mesh):
+        self.conv3d = partial(halo.conv3d, mesh=mesh)
+        self.upsample_conv3d = partial(halo.upsample_conv3d, mesh=mesh)
+
+
+@pytest.mark.parametrize("depth", [8, 7, 6])  # even slabs, uneven ones, slabs of odd size
+@pytest.mark.parametrize("lowering", ["native", "folded"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_slabs_give_what_whole_volumes_give(mesh, name, lowering, depth):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, depth, 6, 5, 2)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 3, 4, 3)).astype(np.float32)
+
+    def gradients(operations):
+        def loss(x, kernel):
+            y = OPERATIONS[name](operations, x, kernel, lowering)
+            return (y * jax.numpy.cos(jax.numpy.arange(y.size)).reshape(y.shape)).sum(), y
+
+        return quick_jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+
+    (_, expected), expected_grads = gradients(ops)(x, kernel)
+    (_, found), found_grads = gradients(Halo(mesh))(x, kernel)
+    assert found.shape == expected.shape
+    for a, b in zip((found, *found_grads), (expected, *expected_grads), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-6 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("depth", [8, 6])
+def test_slabs_are_pooled_as_whole_volumes_are(mesh, depth):
+    x = np.random.default_rng(1).normal(size=(2, depth, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(quick_jit(partial(halo.max_pool, mesh=mesh))(x), ops.max_pool(x))
+
+
+# ------------------------------------------------------------------------------ the whole step
+
+
+def take_step(lowering: str, data: int, depth: int):
+    """The state after one joint step, its metrics, and the compiled program's text."""
+    config = tiny_config("joint")
+    config.batch, config.loss.pool_size, config.compute.lowering = BATCH, 2 * BATCH, lowering
+    tiny = build(config)
+    mesh = sharding.make_mesh(compute(data, depth), BATCH, SHAPE[0])
+    nets = state.make_networks(config, CLASSES, mesh if depth > 1 else None)
+    step = make_step(nets, tiny.optimisers, state.make_phases(config)[-1], make_weights(config), 0)
+    batch = {"real": random_volumes(1, BATCH), "source": random_volumes(2, BATCH)}
+    if mesh is None:
+        return *quick_jit(step)(tiny.state, batch), ""
+    where = sharding.state_shardings(tiny.state, mesh)
+    jitted = quick_jit(
+        step,
+        in_shardings=(where, sharding.slabs(mesh)),
+        out_shardings=(where, sharding.everywhere(mesh)),
+    )
+    program = jitted.lower(tiny.state, batch).compile()
+    return *program(jax.device_put(tiny.state, where), sharding.spread(batch, mesh)), (
+        program.as_text()
+    )
+
+
+def largest_gathered(program: str) -> int:
+    """Elements of the largest array that a program gathers from, or shuffles between, devices."""
+    sizes = [0]
+    for line in program.splitlines():
+        made = re.search(r"= (.*?) (?:all-gather|all-to-all)(?:-start)?\(", line)
+        if made:
+            shapes = re.findall(r"\w+\[([\d,]*)\]", made[1])
+            sizes += [math.prod(map(int, filter(None, s.split(",")))) for s in shapes]
+    return max(sizes)
+
+
+def gradient(after, name: str) -> np.ndarray:
+    """Adam's first moment after one step from zero: a multiple of the gradient."""
+    leaves = jax.tree.leaves(optax.tree.get(getattr(after.opt, name), "mu"))
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in leaves])
+
+
+# Where a depth is spread, means over a volume are summed in another order. That moves activations
+# by 1e-7, and a few of 100,000 random ones across the kink of their ReLU: G's gradient, through
+# four networks, feels it; a change of the input by 1e-7 does as much to one device.
+ROUNDING = {"gen": 1e-4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lowering", ["native", "folded"])
+def test_devices_together_give_the_numbers_of_one(lowering):
+    alone, expected, _ = take_step(lowering, 1, 1)
+    for data, depth in ((2, 1), (1, 2), (2, 2)):
+        after, metrics, program = take_step(lowering, data, depth)
+        for name, value in expected.items():
+            rtol = 1e-4 if name == "gen/grad" and depth > 1 else 1e-5
+            np.testing.assert_allclose(metrics[name], value, rtol=rtol, err_msg=name)
+        for name in Players._fields:
+            error = np.linalg.norm(gradient(after, name) - gradient(alone, name))
+            bound = ROUNDING.get(name, 1e-5) if depth > 1 else 1e-5
+            assert error <= bound * np.linalg.norm(gradient(alone, name)), (name, data, depth)
+        assert largest_gathered(program) < math.prod(SHAPE) / 8
+        for d in DOMAINS:  # the fakes that the pool took
+            expected_pool = np.asarray(alone.pools[d].volumes)
+            np.testing.assert_allclose(after.pools[d].volumes, expected_pool, atol=1e-4)
+            assert after.pools[d].volumes.sharding.shard_shape(expected_pool.shape) == (
+                BATCH // data, 2, SHAPE[0] // depth, *SHAPE[1:], 1,
+            )  # fmt: skip
+
+
+def test_gathering_is_noticed(mesh):
+    x = np.zeros((1, 8, 8, 8, 1), np.float32)
+    gather = jax.jit(
+        lambda x: x + 1, in_shardings=sharding.slabs(mesh), out_shardings=sharding.everywhere(mesh)
+    )
+    assert largest_gathered(gather.lower(x).compile().as_text()) == 512
+
+
+# ------------------------------------------------------------------------------- who gets what
+
+
+@pytest.mark.parametrize(
+    ("data", "depth", "batch", "shape"),
+    [(0, 1, 4, (4, 1)), (0, 1, 6, (3, 1)), (0, 2, 4, (2, 2)), (1, 2, 4, (1, 2)), (2, 1, 4, (2, 1))],
+)
+def test_devices_are_shared_out(data, depth, batch, shape):
+    assert sharding.make_mesh(compute(data, depth), batch, 8).devices.shape == shape
+
+
+@pytest.mark.parametrize(("data", "depth", "batch"), [(0, 1, 1), (1, 1, 4), (0, 1, 7)])
+def test_one_device_needs_no_mesh(data, depth, batch):
+    assert sharding.make_mesh(compute(data, depth), batch, 8) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "depth", "batch", "slices", "said"),
+    [
+        (9, 1, 9, 8, "data_devices is 9; there are 4 cpu devices; ask for fewer"),
+        (3, 2, 3, 8, "data_devices is 3; there are 4 cpu devices for 2 a volume; ask for fewer"),
+        (0, 5, 1, 10, "depth_devices is 5; there are 4 cpu devices; ask for fewer"),
+        (0, 3, 1, 8, "depth_devices is 3; 8 slices do not divide"),
+        (2, 1, 3, 8, "batch is 3; 2 devices cannot share it; use a multiple of 2"),
+    ],
+)
+def test_what_devices_cannot_share_is_refused(data, depth, batch, slices, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        sharding.make_mesh(compute(data, depth), batch, slices)
+
+
+def test_a_batch_is_spread_as_it_is():
+    mesh = sharding.make_mesh(compute(2, 2), BATCH, SHAPE[0])
+    batch = random_volumes(3, BATCH)
+    placed = sharding.spread(batch, mesh)
+    for (image, label), (whole_image, whole_label) in zip(
+        placed.values(), batch.values(), strict=True
+    ):
+        np.testing.assert_array_equal(image, whole_image)
+        np.testing.assert_array_equal(label, whole_label)
+        assert image.addressable_shards[3].data.shape == (1, SHAPE[0] // 2, *SHAPE[1:], 1)
+    assert sharding.data_share(mesh) == (0, 1) == sharding.data_share(None)
+    assert sharding.spread(batch, None) is batch
