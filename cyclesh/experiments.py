@@ -9,28 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, train
-from cyclesh.cache import cache_folder, locked
-from cyclesh.data.locate import open_store, survey
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evaluate import Model
 from cyclesh.evidence import records, slurm, writing
-from cyclesh.evidence.displacement import train_displaced
 from cyclesh.evidence.durations import Durations, duration, in_child
 from cyclesh.evidence.pages import COMMAND
-from cyclesh.evidence.plan import OUTPUTS, make_plan
-from cyclesh.evidence.records import RUNS
+from cyclesh.evidence.plan import OUTPUTS, plan_for
+from cyclesh.evidence.records import RUNS, is_finished, unsettled
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
-from cyclesh.results import CASES, git_revision, versions
-from cyclesh.run import check_workdir, claim_workdir, record_data
-from cyclesh.runtime.devices import use_compilation_cache
-from cyclesh.scoring.cases import write_cases
+from cyclesh.run import check_workdir, claim_workdir
 from cyclesh.workdir import read_config, write_text
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
@@ -78,7 +69,7 @@ def reproduce(
 
 def claim(config: ConfigDict, workdir: Path, command: str = "") -> Plan:
     """The plan of a workdir, which keeps its config and what was typed."""
-    plan = make_plan(config, *survey(config))
+    plan = plan_for(config)
     check_workdir(config, workdir)
     claim_workdir(config, workdir)
     (workdir / RUNS).mkdir(exist_ok=True)
@@ -87,15 +78,9 @@ def claim(config: ConfigDict, workdir: Path, command: str = "") -> Plan:
     return plan
 
 
-def plan_of(workdir: Path) -> Plan:
-    """The plan that a workdir was claimed for."""
-    config = read_config(workdir)
-    return make_plan(config, *survey(config))
-
-
 def write_output(workdir: Path, output: str) -> list[Path]:
     """`evidence.write` of a claimed workdir."""
-    return writing.write(plan_of(workdir), output, workdir)
+    return writing.write(plan_for(read_config(workdir)), output, workdir)
 
 
 def check_outputs(only: Iterable[str]) -> list[str]:
@@ -104,26 +89,6 @@ def check_outputs(only: Iterable[str]) -> list[str]:
         if output not in OUTPUTS:
             raise UserError(f"--only={output}: unknown; use some of {', '.join(OUTPUTS)}")
     return [output for output in OUTPUTS if output in set(only)]
-
-
-def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record. Raises UserError where a record belongs to another plan."""
-    missing = []
-    for trial in trials:
-        record = records.read_record(workdir, trial.name)
-        if record is None:
-            missing.append(trial)
-        elif differing := records.differing_fields(plan, trial, record):
-            raise UserError(
-                f"{records.record_path(workdir, trial.name)}: was made with another "
-                f"{', '.join(differing[:3])}; give another --workdir, or delete it"
-            )
-    return missing
-
-
-def is_finished(workdir: Path, trial: Trial) -> bool:
-    record = records.read_record(workdir, trial.name)
-    return record is not None and record["status"] == records.FINISHED
 
 
 def settle(plan: Plan, trial: Trial, workdir: Path, spawn: Spawn) -> None:
@@ -173,7 +138,7 @@ def dry_run(
     config: ConfigDict, workdir: str | Path, only: Sequence[str] = OUTPUTS, launch: str = "here"
 ) -> str:
     """What `reproduce` (or, with ``launch`` "slurm", `submit`) would do; nothing is done."""
-    workdir, plan = Path(workdir), make_plan(config, *survey(config))
+    workdir, plan = Path(workdir), plan_for(config)
     check_workdir(config, workdir)
     return describe(plan, workdir, check_outputs(only), launch)
 
@@ -233,68 +198,3 @@ def publish(workdir: str | Path, folder: str | Path) -> list[Path]:
         shutil.copyfile(path, copy)
         copies.append(copy)
     return copies
-
-
-# ------------------------------------------------------------------------------------ one trial
-
-
-def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
-    """Train, score and record one trial of a claimed workdir; nothing if it is settled.
-
-    Raises: UserError where there is no such trial or a parent has no result; as `train.train`.
-    """
-    workdir = Path(workdir)
-    plan = plan_of(workdir)
-    if name not in plan.trials:
-        raise UserError(f"--trial={name}: is not in the plan of {workdir}; --dry_run lists it")
-    trial = plan.trials[name]
-    with locked(workdir / RUNS / name):
-        if not unsettled(plan, [trial], workdir):
-            return
-        missing = [
-            parent for parent in trial.after if not is_finished(workdir, plan.trials[parent])
-        ]
-        if missing:
-            raise UserError(f"--trial={name}: starts from {', '.join(missing)}; run that first")
-        config, folder = config_of(plan, trial, workdir / RUNS), workdir / RUNS / name
-        more = {}
-        try:
-            if trial.arm == "judge":
-                results = train_judge(config, folder, quiet)
-            elif trial.shift_voxels:
-                results, rows = train_displaced(config, folder, trial.shift_voxels, quiet)
-                more["displacement"] = rows
-            else:
-                results = train.train(config, folder, quiet)
-        except NonFiniteError as error:
-            records.write_failed(plan, trial, workdir, records.NON_FINITE, str(error))
-            raise
-        tested = (v for v in open_store(config).volumes if v.split == "test")
-        more["subjects"] = {volume.id: volume.subject for volume in tested}
-        records.write_finished(plan, trial, workdir, results, more)
-
-
-def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
-    """The judges of a store and their own scores on its test split."""
-    begin = time.time()
-    use_compilation_cache(cache_folder("compiled"))
-    store = open_store(config, progress=not quiet)
-    trees = train.judges(config, store, quiet)
-    run = train.build_run(train.judge_config(config), folder, store)
-    claim_workdir(config, folder)
-    record_data(run)
-    model = Model(evaluate.make_forward(run.nets), None, trees, None)
-    entries = [
-        evaluate.score_volume(model, store, domain, volume)
-        for domain, volume in evaluate.domain_volumes(store, "test")
-    ]
-    write_cases([row for entry in entries for row in entry.rows], folder / CASES)
-    return {
-        **evaluate.summarise(entries, store),
-        "checkpoint": None,
-        "data": store.sha256,
-        "split": store.split_sha256,
-        "git": git_revision(),
-        "versions": versions(),
-        "wall_s": time.time() - begin,
-    }

@@ -186,10 +186,11 @@ def report() -> int:
 
 def reproduce() -> int:
     from cyclesh import experiments
+    from cyclesh.evidence import conduct
 
     only = FLAGS.only or experiments.OUTPUTS
     if FLAGS.trial:
-        experiments.run_trial(need("workdir"), FLAGS.trial, FLAGS.quiet)
+        conduct.run_trial(need("workdir"), FLAGS.trial, FLAGS.quiet)
         print(f"{FLAGS.trial}: done")
         return 0
     if FLAGS.config is None and FLAGS.workdir:

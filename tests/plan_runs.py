@@ -6,7 +6,7 @@ import numpy as np
 
 from configs import default
 from cyclesh.evidence import records
-from cyclesh.evidence.plan import make_plan
+from cyclesh.evidence.plan import plan_for
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
 from cyclesh.run import write_json
 
@@ -18,10 +18,7 @@ def tiny_config(items: str = ""):
 
 
 def tiny_plan(items: str = "") -> Plan:
-    from cyclesh.data.locate import survey
-
-    config = tiny_config(items)
-    return make_plan(config, *survey(config))
+    return plan_for(tiny_config(items))
 
 
 def value_of(trial: Trial, modality: str, structure: int) -> float:

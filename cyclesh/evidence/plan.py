@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from ml_collections import ConfigDict
 
 from cyclesh.data.description import Description
+from cyclesh.data.locate import survey
 from cyclesh.errors import UserError
 from cyclesh.evidence.arms import SCALES, Arms, common_fields
 from cyclesh.evidence.trials import DICE, S_SCORE, Cell, Comparison, Plan
@@ -46,6 +47,11 @@ def make_plan(
             f"--config: seed={base.seed}: the plan's seeds include the judges' {base.judge.seed}"
         )
     return _Builder(base, scale, described, subjects).build()
+
+
+def plan_for(config: ConfigDict) -> Plan:
+    """The plan of a config, on the data that it names."""
+    return make_plan(config, *survey(config))
 
 
 class _Builder(Arms):

@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cyclesh import settings
+from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
@@ -85,6 +86,26 @@ def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
     fields = {*wanted, *found}
     free = (*FREE_FIELDS, "data.attribution")
     return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
+
+
+def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
+    """Those without a record. Raises UserError where a record belongs to another plan."""
+    missing = []
+    for trial in trials:
+        record = read_record(workdir, trial.name)
+        if record is None:
+            missing.append(trial)
+        elif differing := differing_fields(plan, trial, record):
+            raise UserError(
+                f"{record_path(workdir, trial.name)}: was made with another "
+                f"{', '.join(differing[:3])}; give another --workdir, or delete it"
+            )
+    return missing
+
+
+def is_finished(workdir: Path, trial: Trial) -> bool:
+    record = read_record(workdir, trial.name)
+    return record is not None and record["status"] == FINISHED
 
 
 def by_structure(path: Path) -> dict[str, dict[str, dict[str, float | None]]]:

@@ -1,0 +1,84 @@
+"""One trial of a plan: trained, scored, recorded. `experiments` starts a process for each."""
+
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cyclesh import evaluate, train
+from cyclesh.cache import cache_folder, locked
+from cyclesh.data.locate import open_store
+from cyclesh.errors import NonFiniteError, UserError
+from cyclesh.evaluate import Model
+from cyclesh.evidence import records
+from cyclesh.evidence.displacement import train_displaced
+from cyclesh.evidence.plan import plan_for
+from cyclesh.evidence.records import RUNS, is_finished, unsettled
+from cyclesh.evidence.trials import config_of
+from cyclesh.results import CASES, git_revision, versions
+from cyclesh.run import claim_workdir, record_data
+from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.scoring.cases import write_cases
+from cyclesh.workdir import read_config
+
+
+def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
+    """Train, score and record one trial of a claimed workdir; nothing if it is settled.
+
+    Raises: UserError where there is no such trial or a parent has no result; as `train.train`.
+    """
+    workdir = Path(workdir)
+    plan = plan_for(read_config(workdir))
+    if name not in plan.trials:
+        raise UserError(f"--trial={name}: is not in the plan of {workdir}; --dry_run lists it")
+    trial = plan.trials[name]
+    with locked(workdir / RUNS / name):
+        if not unsettled(plan, [trial], workdir):
+            return
+        missing = [
+            parent for parent in trial.after if not is_finished(workdir, plan.trials[parent])
+        ]
+        if missing:
+            raise UserError(f"--trial={name}: starts from {', '.join(missing)}; run that first")
+        config, folder = config_of(plan, trial, workdir / RUNS), workdir / RUNS / name
+        more = {}
+        try:
+            if trial.arm == "judge":
+                results = train_judge(config, folder, quiet)
+            elif trial.shift_voxels:
+                results, rows = train_displaced(config, folder, trial.shift_voxels, quiet)
+                more["displacement"] = rows
+            else:
+                results = train.train(config, folder, quiet)
+        except NonFiniteError as error:
+            records.write_failed(plan, trial, workdir, records.NON_FINITE, str(error))
+            raise
+        tested = (v for v in open_store(config).volumes if v.split == "test")
+        more["subjects"] = {volume.id: volume.subject for volume in tested}
+        records.write_finished(plan, trial, workdir, results, more)
+
+
+def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
+    """The judges of a store and their own scores on its test split."""
+    begin = time.time()
+    use_compilation_cache(cache_folder("compiled"))
+    store = open_store(config, progress=not quiet)
+    trees = train.judges(config, store, quiet)
+    run = train.build_run(train.judge_config(config), folder, store)
+    claim_workdir(config, folder)
+    record_data(run)
+    model = Model(evaluate.make_forward(run.nets), None, trees, None)
+    entries = [
+        evaluate.score_volume(model, store, domain, volume)
+        for domain, volume in evaluate.domain_volumes(store, "test")
+    ]
+    write_cases([row for entry in entries for row in entry.rows], folder / CASES)
+    return {
+        **evaluate.summarise(entries, store),
+        "checkpoint": None,
+        "data": store.sha256,
+        "split": store.split_sha256,
+        "git": git_revision(),
+        "versions": versions(),
+        "wall_s": time.time() - begin,
+    }
