@@ -315,16 +315,15 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def together() -> int:
     """The mode, in one process or, for training, as one of those that were started together."""
-    place = None
-    if FLAGS.mode == "train":
-        from cyclesh.runtime import distributed
-
-        place = distributed.find_place(
-            FLAGS.coordinator, FLAGS.processes, FLAGS.process, os.environ
-        )
-    if place is None:
+    if FLAGS.mode != "train":
         return MODES[FLAGS.mode]()
-    return distributed.together(place, lambda: status_of(MODES[FLAGS.mode]))
+    from cyclesh.runtime import distributed
+
+    place = distributed.find_place(FLAGS.coordinator, FLAGS.processes, FLAGS.process, os.environ)
+    if place:
+        return distributed.together(place, lambda: status_of(train))
+    with distributed.ended_by_signals():
+        return train()
 
 
 def status_of(work: Callable[[], int]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import shown
+from workdirs import arrays_of, without_times
 
 from cyclesh.run import CHECKPOINTS
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -31,25 +32,6 @@ def cyclesh(*arguments: str, status: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     return done
-
-
-def arrays_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, by its path in the tree."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    arrays = {}
-    for item in ("gen", "disc", "seg", "training"):
-        folder = workdir / CHECKPOINTS / str(step) / item
-        with ocp.StandardCheckpointer() as reader:
-            leaves = jax.tree_util.tree_flatten_with_path(reader.restore(folder.absolute()))[0]
-        for path, leaf in leaves:
-            arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
-    return arrays
-
-
-def without_times(rows: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
 
 
 @pytest.fixture(scope="session")

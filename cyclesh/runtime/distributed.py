@@ -21,10 +21,10 @@ from typing import NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
-from cyclesh.errors import UserError
+from cyclesh.errors import Stopped, UserError
 
 PULSE_S = 1.0  # between two signs of life
-SILENCE_S = 15.0  # without one, a process counts as gone
+SILENCE_S = 20.0  # without one, a process counts as gone
 JOIN_S = 120.0  # to wait for the others at the start
 WEEK_MS = 7 * 24 * 3600 * 1000  # as long as the first process may take for what the others need
 AGAIN = 75  # the exit status on which launch scripts run the same command again
@@ -80,14 +80,12 @@ def first_host(nodes: str) -> str:
     return head + rest.replace("-", ",").replace("]", ",").partition(",")[0]
 
 
-def together(place: Place | None, work: Callable[[], int]) -> int:
+def together(place: Place, work: Callable[[], int]) -> int:
     """``work()``, which returns an exit status, as one of several processes.
 
     To be called before any computation. Where it fails, this process ends at once and the others
     with it: they wait for it in their next sum over devices, and JAX would wait for them at exit.
     """
-    if place is None:
-        return work()
     _join(place)
     watch = _Watch()
     watch.start()
@@ -179,25 +177,40 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM or SIGINT has asked the run to stop; to be called once a step.
 
     Of several processes all are told so at the same step, whichever got the signal: there JAX has
-    taken SIGTERM for that. The old handlers come back after.
+    taken SIGTERM for that.
     """
     asked = []
-
-    def ask(*_) -> None:
-        asked.append(True)
-
-    handlers = {signal.SIGTERM: ask, signal.SIGINT: ask}
-    stopping = lambda: bool(asked)  # noqa: E731
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), lambda *_: asked.append(True))
     if several():
         handlers = {signal.SIGINT: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
-        stopping = lambda: multihost_utils.reached_preemption_sync_point(next(_STOPS))  # noqa: E731
-    try:
-        old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:  # not in the main thread: such a run is interrupted as any code is
-        yield lambda: False
+    with _handled(handlers):
+        if several():
+            yield lambda: multihost_utils.reached_preemption_sync_point(next(_STOPS))
+        else:
+            yield lambda: bool(asked)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Where nothing but finished work is to be saved, SIGTERM and SIGINT raise Stopped."""
+
+    def stop(number: int, _) -> None:
+        name = signal.Signals(number).name
+        raise Stopped(f"stopped by {name}; the same command goes on from what is finished")
+
+    with _handled(dict.fromkeys((signal.SIGTERM, signal.SIGINT), stop)):
+        yield
+
+
+@contextmanager
+def _handled(handlers: Mapping) -> Iterator[None]:
+    """Signals have these handlers within, and their old ones after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # such a run is interrupted as any code is
         return
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield stopping
+        yield
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -261,11 +274,10 @@ class _Watch(threading.Thread):
     def _leave(self, process: int, status: int) -> None:
         if self._over.wait(PULSE_S):  # this process ends in the same way by itself
             return
-        print(
-            f"cyclesh: process {process} of {len(self._heard) + 1} is gone, so this one stops too; "
-            "the same command goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+        name = f"process {process} of {len(self._heard) + 1}"
+        again = f"{name} is gone; the same command goes on from the last checkpoint"
+        failed = f"{name} failed with status {status}, so this one stops, too"
+        print(f"cyclesh: {again if status == AGAIN else failed}", file=sys.stderr)
         _exit(status)
 
 

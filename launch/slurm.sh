@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# One training run on a SLURM cluster, one task a GPU, on one node or several:
+#     NODES=2 GPUS=4 launch/slurm.sh --config=configs/joint.py:mmwhs,batch=8 --workdir=FOLDER
+# All words go to `python -m cyclesh.main`; with --dry_run first, the commands are printed instead.
+# The variables are told in launch/README.md.
+set -uo pipefail
+
+nodes=${NODES:-1} gpus=${GPUS:-1} python=${PYTHON:-python}
+dry_run=
+if [[ ${1:-} == --dry_run ]]; then
+    dry_run=1
+    shift
+fi
+if [[ $# -eq 0 ]]; then
+    echo "slurm.sh: give --config=... and --workdir=..., and --dry_run before them to look first" >&2
+    exit 2
+fi
+
+# A task that fails ends the others; SLURM's notice goes to the tasks, which save their state.
+train=(srun --kill-on-bad-exit=1 "$python" -m cyclesh.main "$@")
+submit=(sbatch
+    --job-name="${NAME:-cyclesh}"
+    --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus"
+    --cpus-per-task="${CPUS:-8}" --time="${TIME:-24:00:00}"
+    --signal="TERM@${NOTICE_S:-120}" --requeue --open-mode=append --output="%x-%j.out"
+    --export=ALL "$0" "$@")
+
+if [[ -n $dry_run ]]; then
+    printf '%q ' "${submit[@]}"
+    printf '\n%q' "${train[0]}"
+    printf ' %q' "${train[@]:1}"
+    printf '\n'
+    exit 0
+fi
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+    exec "${submit[@]}"
+fi
+
+# Within the job. A SIGTERM that reaches this shell is handed on, and the tasks are waited for.
+"${train[@]}" &
+child=$!
+trap 'kill -TERM "$child"' TERM
+wait "$child"
+status=$?
+while kill -0 "$child" 2>/dev/null; do # the trap ended the wait, not the tasks
+    wait "$child"
+    status=$?
+done
+
+# 75: stopped with the state saved.
+if [[ $status -eq 75 ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -1,0 +1,111 @@
+"""The launch scripts, with stand-ins for a cluster's commands on the PATH."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+SLURM, TPU = LAUNCH / "slurm.sh", LAUNCH / "tpu_vm.sh"
+WORDS = ("--config=configs/joint.py:mmwhs,batch=8", "--workdir=/shared/a run")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Makes commands that note how they were called; returns (environment, their notes)."""
+    notes = tmp_path / "notes"
+    notes.touch()
+    (tmp_path / "bin").mkdir()
+
+    def command(name: str, then: str = "exit 0") -> None:
+        path = tmp_path / "bin" / name
+        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "{name} $*" >> {notes}\n{then}\n')
+        path.chmod(0o755)
+
+    for name in ("sbatch", "srun", "scontrol", "gcloud", "tar"):
+        command(name)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    env = kept | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    return command, env, lambda: notes.read_text().splitlines()
+
+
+def launch(script: Path, env: dict, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    command = ["bash", str(script), *words]
+    return subprocess.run(command, env=env | variables, capture_output=True, text=True, timeout=30)
+
+
+def test_a_dry_run_prints_the_commands_and_gives_none(cluster):
+    _, env, notes = cluster
+    done = launch(SLURM, env, "--dry_run", *WORDS, NODES="2", GPUS="4", NAME="mine")
+    submit, train = (shlex.split(line) for line in done.stdout.splitlines())
+    assert done.returncode == 0 and notes() == []
+    assert submit[0] == "sbatch" and submit[-2:] == list(WORDS)
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--requeue"} <= set(submit)
+    assert {"--signal=TERM@120", "--job-name=mine"} <= set(submit)
+    assert train[0] == "srun" and train[-2:] == list(WORDS)
+
+    done = launch(TPU, env, "--dry_run", *WORDS, TPU="pod", ZONE="here", PROJECT="mine")
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and notes() == []
+    assert [line[0] for line in lines] == ["tar", "gcloud", "gcloud", "gcloud"]
+    assert all({"--zone=here", "--worker=all", "--project=mine"} <= set(x) for x in lines[1:])
+    remote = shlex.split(lines[-1][-1].removeprefix("--command="))
+    assert remote[-3:] == ["--coordinator=auto", *WORDS]
+
+
+def test_outside_of_a_job_it_submits_itself_and_within_it_trains(cluster):
+    _, env, notes = cluster
+    assert launch(SLURM, env, *WORDS).returncode == 0
+    assert [note.split()[0] for note in notes()] == ["sbatch"]
+    assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7", PYTHON="py").returncode == 0
+    assert notes()[1] == f"srun --kill-on-bad-exit=1 py -m cyclesh.main {' '.join(WORDS)}"
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(75, True), (0, False), (2, False), (137, False)])
+def test_a_job_is_requeued_only_when_its_state_was_saved(cluster, status, requeued):
+    command, env, notes = cluster
+    command("srun", f"exit {status}")
+    assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7").returncode == status
+    assert ("scontrol requeue 7" in notes()) == requeued
+
+
+def test_a_signal_to_the_job_reaches_the_tasks_and_is_waited_for(cluster):
+    command, env, notes = cluster
+    # A task that takes its time to save after the signal.
+    command("srun", "trap 'sleep 0.5; exit 75' TERM; while :; do sleep 0.1; done")
+    job = subprocess.Popen(["bash", str(SLURM), *WORDS], env=env | {"SLURM_JOB_ID": "7"})
+    while not notes():
+        time.sleep(0.05)
+    time.sleep(0.3)  # its trap is set right after its note
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 75
+    assert notes()[-1] == "scontrol requeue 7"
+
+
+def test_hosts_of_a_tpu_that_saved_and_stopped_are_started_again(cluster, tmp_path):
+    command, env, notes = cluster
+    once = tmp_path / "once"
+    stops = f'[[ "$*" == *cyclesh.main* && ! -e {once} ]] && touch {once} && exit 75; exit 0'
+    command("gcloud", stops)
+    assert launch(TPU, env, *WORDS, TPU="pod", ZONE="here").returncode == 0
+    assert sum("cyclesh.main" in note for note in notes()) == 2
+
+
+@pytest.mark.parametrize(("script", "said"), [(SLURM, "--config"), (TPU, "TPU and ZONE")])
+def test_what_is_missing_is_said(cluster, script, said):
+    _, env, notes = cluster
+    done = launch(script, env)
+    assert done.returncode == 2 and said in done.stderr and notes() == []
+
+
+def test_the_scripts_are_clean():
+    if not shutil.which("shellcheck") and not os.environ.get("CI"):
+        pytest.skip("shellcheck is not installed")
+    scripts = [*LAUNCH.glob("*.sh"), LAUNCH.parent / ".ci" / "run"]
+    done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
