@@ -25,6 +25,12 @@ def results_table(results: Mapping) -> str:
         for structure in [*structures[1:], "mean"]:
             cells = "".join(_cell(values[structure]) for values in shown.values())
             lines.append(structure.ljust(width) + cells)
+        floors = [judge.get(name) for name in ("untranslated", "histogram_matched")]
+        if s_score and None not in floors:
+            lines.append(
+                f"the judge on inputs untranslated: {floors[0]:.3f}, "
+                f"histogram-matched: {floors[1]:.3f}"
+            )
         similarity = results["translation"][modality]
         if similarity:
             lines.append(

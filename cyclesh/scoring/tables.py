@@ -36,6 +36,8 @@ def s_score(data: ReportData) -> str:
     references = (
         ("Ceiling: the judge on the true volumes of the same subjects", ("ceiling",)),
         ("The judge on real test volumes", ("dice", "mean")),
+        ("Floor: the judge on the inputs, untranslated", ("untranslated",)),
+        ("Floor: ... with the histogram of that modality", ("histogram_matched",)),
     )
     foot = [
         [name, *(number(lookup(data.results, "judge", m, *keys)) for m in columns)]
