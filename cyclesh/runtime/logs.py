@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ class RunLog:
     def __exit__(self, *_) -> None:
         if self._file:
             self._file.close()
-            self._board.close()
+            with suppress(OSError):  # pictures of what metrics.jsonl holds
+                self._board.close()
 
     def write(self, row: Mapping) -> None:
         """Append a row; non-finite numbers become null, for JSON has none."""
