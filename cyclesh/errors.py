@@ -1,5 +1,8 @@
 """The three ways a run ends that are not our fault. `main` turns each into its exit status."""
 
+import errno
+import os
+
 
 class UserError(Exception):
     """The user's mistake. One line: what is wrong, where, and how to mend it (exit status 2)."""
@@ -11,3 +14,17 @@ class NonFiniteError(Exception):
 
 class Stopped(Exception):
     """A signal asked the run to stop and its state is saved; the same command goes on (75)."""
+
+
+def disk_trouble(error: BaseException | None) -> str | None:
+    """A disk that takes no more, in the system's words; None for any other error.
+
+    The library that writes arrays raises ValueError, with those words somewhere in it.
+    """
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        words = os.strerror(number)
+        if isinstance(error, OSError) and error.errno == number:
+            return words
+        if isinstance(error, ValueError) and words in str(error):
+            return words
+    return None

@@ -7,13 +7,14 @@ import json
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from cyclesh.errors import NonFiniteError, Stopped, UserError
+from cyclesh.errors import NonFiniteError, Stopped, UserError, disk_trouble
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="configs/NAME.py[:PRESET][,key=value...]")
@@ -306,8 +307,14 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     def parsed() -> int:
         parse(sys.argv if argv is None else argv)
+<<<<<<< HEAD
         # Orbax warns of what is meant to be.
         logging.set_verbosity(logging.INFO if FLAGS.verbose else logging.ERROR)
+=======
+        # orbax warns of what is meant to be, and logs the errors that it raises
+        logging.set_verbosity(logging.FATAL)
+        threading.excepthook = keep_threads_quiet
+>>>>>>> devices
         return 0
 
     return status_of(parsed) or status_of(together)
@@ -334,8 +341,28 @@ def status_of(work: Callable[[], int]) -> int:
         print(f"cyclesh: {error}", file=sys.stderr)
         statuses = {UserError: 2, NonFiniteError: 3, Stopped: 75}
         return next(status for kind, status in statuses.items() if isinstance(error, kind))
+    except OSError as error:
+        if disk_trouble(error) is None:
+            raise
+        what = error.filename or "the disk"
+        print(
+            f"cyclesh: {what}: cannot be written ({error.strerror}); make room there, and the same "
+            "command goes on",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def keep_threads_quiet(failed: threading.ExceptHookArgs) -> None:
+    """Threads that log and save need not tell of a full disk, too: `status_of` does."""
+    if disk_trouble(failed.exc_value) is None:
+        threading.__excepthook__(failed)
 
 
 if __name__ == "__main__":
     use_huge_pages()
-    sys.exit(run())
+    exit_status = run()
+    if exit_status:  # at once: what is called at exit would fail again, and say so
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_status)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import ROOT
+from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
 from cyclesh.errors import Stopped, UserError
@@ -165,7 +166,11 @@ class Group:
         return ends
 
 
-RUN = ("--config=configs/baseline.py:tiny,batch=2,epochs=4",)  # eight steps
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> list[str]:
+    """Of a run of eight steps."""
+    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
+    return run_words(store, "baseline", "batch=2,epochs=4")
 
 
 def require_equal_runs(a: Path, b: Path, step: int) -> None:
@@ -186,8 +191,8 @@ def require_equal_runs(a: Path, b: Path, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path):
-    (status, _, err), *_ = Group(tmp_path / "one", 1, *RUN).wait()
+def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path, words):
+    (status, _, err), *_ = Group(tmp_path / "one", 1, *words).wait()
     assert status == 0, err
 
     # As SLURM starts them; stopped by a signal to the second.
@@ -196,7 +201,7 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path):
         | {"SLURM_PROCID": str(p), "SLURM_LOCALID": str(p)}
         for p in range(2)
     ]
-    group = Group(tmp_path / "two", 2, *RUN, env=tasks)
+    group = Group(tmp_path / "two", 2, *words, env=tasks)
     group.signal_after(2, 1, signal.SIGTERM)
     ends = group.wait()
     assert [status for status, *_ in ends] == [75, 75], ends
@@ -205,9 +210,9 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path):
     assert stopped_at < 8
 
     # On with flags, to the end: the first process alone says what came out.
-    ends = Group(tmp_path / "two", 2, *RUN).wait()
+    ends = Group(tmp_path / "two", 2, *words).wait()
     assert [status for status, *_ in ends] == [0, 0], ends
-    assert "LV" in ends[0][1] and ends[1][1] == ""
+    assert "shell" in ends[0][1] and ends[1][1] == ""
     require_equal_runs(tmp_path / "one", tmp_path / "two", 8)
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
     assert results[0]["checkpoint"]["step"] == results[1]["checkpoint"]["step"]
@@ -215,8 +220,8 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_one_that_dies_ends_the_other_soon_and_one_alone_goes_on(tmp_path, killed):
-    group = Group(tmp_path / "run", 2, *RUN)
+def test_one_that_dies_ends_the_other_soon_and_one_alone_goes_on(tmp_path, words, killed):
+    group = Group(tmp_path / "run", 2, *words)
     begin = group.signal_after(3, killed, signal.SIGKILL)
     status, _, err = group.wait()[1 - killed]
     assert time.monotonic() - begin < 2 * distributed.SILENCE_S + 10
@@ -224,15 +229,15 @@ def test_one_that_dies_ends_the_other_soon_and_one_alone_goes_on(tmp_path, kille
     kept = [row for row in without_times(read_rows(tmp_path / "run")) if row["step"] <= 2]
 
     # On one process and one device, from the checkpoint of two.
-    (status, _, err), *_ = Group(tmp_path / "run", 1, *RUN).wait()
+    (status, _, err), *_ = Group(tmp_path / "run", 1, *words).wait()
     assert status == 0, err
     rows = without_times(read_rows(tmp_path / "run"))
     assert [row["step"] for row in rows] == list(range(1, 9)) and rows[:2] == kept
 
 
 @pytest.mark.slow
-def test_a_batch_that_processes_cannot_share_is_refused_by_all(tmp_path):
-    ends = Group(tmp_path / "run", 2, "--config=configs/baseline.py:tiny,batch=3").wait()
+def test_a_batch_that_processes_cannot_share_is_refused_by_all(tmp_path, words):
+    ends = Group(tmp_path / "run", 2, words[0].replace("batch=2", "batch=3"), *words[1:]).wait()
     assert [status for status, *_ in ends] == [2, 2], ends
     for _, _, err in ends:
         assert "batch is 3; 2 devices of 2 processes must all share it; use a multiple of 2" in err

@@ -7,13 +7,15 @@ functions of (seed, step), so nothing else is stored.
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cyclesh.errors import UserError
+from cyclesh.errors import UserError, disk_trouble
 
 META = "meta"
 SCORE = "validation"
@@ -44,8 +46,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
+    def __exit__(self, kind, *_) -> None:
+        # An error under way is the one to tell; a save that failed would be told again here.
+        with suppress(Exception) if kind else self._writing():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Finished checkpoints, oldest first."""
@@ -85,16 +89,32 @@ class Checkpoints:
         """Start writing a checkpoint; a non-finite score counts as none."""
         scored = score is not None and math.isfinite(score)
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items, **{META: ocp.args.JsonSave(meta)}),
-            metrics={SCORE: float(score)} if scored else None,
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**items, **{META: ocp.args.JsonSave(meta)}),
+                metrics={SCORE: float(score)} if scored else None,
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Until everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Until everything that was saved is on disk. Raises UserError where that has no room."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A disk that takes no more is the user's to mend; saves fail in the one that follows."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = disk_trouble(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{self.folder}: a checkpoint cannot be written ({reason}); mend that, and the "
+                "same command goes on from the last one"
+            ) from None
 
     def holds(self, step: int, name: str, template) -> bool:
         """Whether a tree was saved with the shapes of ``template``.

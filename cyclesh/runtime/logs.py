@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ class RunLog:
     def __exit__(self, *_) -> None:
         if self._file:
             self._file.close()
-            self._board.close()
+            with suppress(OSError):  # pictures of what metrics.jsonl holds
+                self._board.close()
 
     def write(self, row: Mapping) -> None:
         """Append a row; non-finite numbers become null, for JSON has none."""
