@@ -307,14 +307,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     def parsed() -> int:
         parse(sys.argv if argv is None else argv)
-<<<<<<< HEAD
-        # Orbax warns of what is meant to be.
-        logging.set_verbosity(logging.INFO if FLAGS.verbose else logging.ERROR)
-=======
-        # orbax warns of what is meant to be, and logs the errors that it raises
-        logging.set_verbosity(logging.FATAL)
+        # Orbax warns of what is meant to be, and logs the errors that it raises.
+        logging.set_verbosity(logging.INFO if FLAGS.verbose else logging.FATAL)
         threading.excepthook = keep_threads_quiet
->>>>>>> devices
         return 0
 
     return status_of(parsed) or status_of(together)
