@@ -42,10 +42,10 @@ def reproduce(
     Raises: UserError; Stopped (the trial's state is saved: the same call goes on); NonFiniteError
     after all else is done, where the loss of any trial stopped being finite.
     """
-    workdir = Path(workdir)
+    workdir, only = Path(workdir), check_outputs(only)
     plan = claim(config, workdir, command)
     spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
-    written, only = [], check_outputs(only)
+    written = []
     if not quiet:
         print(describe(plan, workdir, only), file=sys.stderr, flush=True)
     progress = Durations(plan, workdir, plan.wanted(only), quiet)

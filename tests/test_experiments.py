@@ -164,13 +164,14 @@ def test_a_denominator_within_noise_is_marked(tmp_path):
 def test_what_is_asked_is_checked(tmp_path, capfd):
     config = "--config=configs/joint.py:tiny"
     for words, named in (
-        ((config, "--only=table9"), "table9"),
+        ((config, "--only=table9", f"--workdir={tmp_path / 'new'}"), "table9"),
         ((f"--workdir={tmp_path}", "--trial=judge"), "config.json"),
         (("--config=configs/ada.py:tiny",), "configs/joint.py"),
         ((), "--config"),
     ):
         done = call(capfd, "--mode=reproduce", "--quiet", *words)
         assert done.status == 2 and named in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
     experiments.claim(tiny_config(), tmp_path)
     for trial, named in (("nobody", "nobody"), ("all-ours-s0", "all-gan-s0")):
         done = call(capfd, "--mode=reproduce", f"--workdir={tmp_path}", f"--trial={trial}")

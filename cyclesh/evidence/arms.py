@@ -95,6 +95,25 @@ class Arms:
     def schedule(self, constant: int, decay: int) -> dict:
         return {"schedule.constant_epochs": constant, "schedule.decay_epochs": decay}
 
+    def early_rates(self) -> dict:
+        """Those of pre-training, for networks that are still fresh."""
+        optim = self.base.optim
+        return {
+            f"optim.{player}.rate": optim[player].pretrain_rate or optim[player].rate
+            for player in ("gen", "disc", "seg")
+        }
+
+    def late(self) -> dict:
+        """The schedule of an arm that goes on from parents: the config's own."""
+        schedule = self.base.schedule
+        return self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+
+    def whole(self) -> dict:
+        """The schedule of a trial without parents: as many updates as theirs and an arm's."""
+        late = self.late()
+        constant = self.scale.pretrain_epochs + late["schedule.constant_epochs"]
+        return self.early_rates() | self.schedule(constant, late["schedule.decay_epochs"])
+
     def condition(self, real: Mapping[str, object]) -> tuple[str, dict]:
         """The name and the fields of an amount of real data; modalities not named keep all."""
         less = {m: amount for m, amount in real.items() if amount not in (1.0, None)}
@@ -104,13 +123,7 @@ class Arms:
     def parents(self, real: Mapping[str, object], seed: int) -> dict[str, str]:
         """Segmentors on real volumes; generators and discriminators without shape consistency."""
         name, fields = self.condition(real)
-        fields = {**fields, **self.schedule(self.scale.pretrain_epochs, 0)}
-        optim = self.base.optim
-        rates = {
-            f"optim.{player}.rate": optim[player].pretrain_rate or optim[player].rate
-            for player in ("gen", "disc", "seg")
-        }
-        fields |= rates
+        fields |= self.early_rates() | self.schedule(self.scale.pretrain_epochs, 0)
         seg = self.add(f"{name}-seg-s{seed}", "seg", "baseline", seed, fields)
         gan = self.add(f"{name}-gan-s{seed}", "gan", "gan", seed, fields)
         return {"seg": seg, "gen": gan, "disc": gan}
@@ -130,8 +143,7 @@ class Arms:
         }[arm]
         parents = self.parents(real, seed)
         name, condition = self.condition(real)
-        schedule = self.base.schedule
-        own |= self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+        own |= self.late()
         init = {player: parents[player] for player in players}
         fields = {name.replace("__", "."): value for name, value in fields.items()}
         trial = f"{name}-{arm}{suffix}-s{seed}"

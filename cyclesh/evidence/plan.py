@@ -100,10 +100,7 @@ class _Builder(Arms):
 
     def figure3(self) -> None:
         """CycleGAN's generator trained as long as ours was, its pre-training included."""
-        fields = self.schedule(
-            self.scale.pretrain_epochs + self.base.schedule.constant_epochs,
-            self.base.schedule.decay_epochs,
-        )
+        fields = self.whole()
         seeds = self.seeds(self.scale.curve_seeds)
         trials = [self.add(f"all-cyclegan-s{s}", "cyclegan", "cyclegan", s, fields) for s in seeds]
         for modality in (self.a, self.b):
@@ -168,8 +165,7 @@ class _Builder(Arms):
 
     def displacement(self) -> None:
         """Section 3.2: generators composed with a shift and its inverse, gamma 0 and gamma 1."""
-        schedule = self.base.schedule
-        fields = self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+        fields = self.late()
         fields["log.keep_every_steps"] = self.scale.measured_every
         for arm, method, players in (
             ("no_sc", "gan", ("gen", "disc")),
@@ -185,10 +181,7 @@ class _Builder(Arms):
 
     def scratch(self) -> None:
         """All from scratch (4.2): as many updates as pre-training and training together."""
-        fields = self.schedule(
-            self.scale.pretrain_epochs + self.base.schedule.constant_epochs,
-            self.base.schedule.decay_epochs,
-        )
+        fields = self.whole()
         seeds = self.seeds(self.scale.curve_seeds)
         trials = [self.add(f"all-scratch-s{s}", "scratch", "joint", s, fields) for s in seeds]
         for modality in (self.a, self.b):

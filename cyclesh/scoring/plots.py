@@ -109,9 +109,12 @@ def _draw_tile(axis: Axes, tile: Tile) -> None:
 
 
 def _footer(figure: Figure, note: str) -> None:
-    """Room for the legend and a line below everything."""
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    """Room for a legend and, where there is one, a line below everything."""
+    height = figure.get_figheight()
+    figure.tight_layout(rect=(0, (0.35 if note or figure.legends else 0.0) / height, 1, 1), h_pad=1)
     if note:
         figure.text(
-            0.5, 0.005, note, fontsize=6.5, color=MUTED, ha="center", va="bottom", wrap=True
+            0.5, 0.03 / height, note, fontsize=6.5, color=MUTED, ha="center", va="bottom", wrap=True
         )
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0.5, (0.12 if note else 0.02) / height))
