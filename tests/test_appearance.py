@@ -65,7 +65,8 @@ def test_ct_has_the_hounsfield_units_of_an_angiogram(subjects):
 def test_mr_has_another_order(subjects):
     mr = means(render_mr, subjects)
     assert mr["fat"] > mr["LV"] > mr["marrow"] > mr["Myo"] > mr["lung"]
-    assert mr["RV"] > mr["LV"]
+    ct = means(render_ct, subjects)  # contrast agent parts the chambers there, nothing does here
+    assert abs(mr["RV"] / mr["LV"] - 1) < 0.1 < 1 - ct["RV"] / ct["LV"]
     assert abs(mr["Myo"] - mr["muscle"]) < 0.2 and abs(mr["liver"] - mr["muscle"]) < 0.2
 
 
