@@ -48,3 +48,13 @@ def spawn(*words: str) -> Outcome:
         timeout=300,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def require_one_clear_line(done: Outcome, *said: str) -> None:
+    """What every mistake ends in."""
+    assert done.status == 2, done
+    assert done.err.startswith("cyclesh: ") and done.err.count("\n") == 1, done.err
+    assert done.err.endswith("\n") and len(done.err) < 500
+    assert "Traceback" not in done.err and "Error(" not in done.err
+    for text in said:
+        assert text in done.err

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from command_line import Outcome, call, spawn
+from command_line import call, require_one_clear_line, spawn
 from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
 from scan_files import write_raw
 from scan_formats import patch_header, write_itk, write_series
@@ -20,16 +20,6 @@ SHAPE = (14, 13, 12)
 AFFINE = affine_of("LPS", (2, 2, 2), SHAPE)
 VOXELS = intensities(anatomy(AFFINE, SHAPE), "ct").round().astype(np.int16)
 NOISE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-
-
-def require_one_clear_line(done: Outcome, *said: str) -> None:
-    """What every mistake ends in."""
-    assert done.status == 2, done
-    assert done.err.startswith("cyclesh: ") and done.err.count("\n") == 1, done.err
-    assert done.err.endswith("\n") and len(done.err) < 500
-    assert "Traceback" not in done.err and "Error(" not in done.err
-    for text in said:
-        assert text in done.err
 
 
 # ------------------------------------------------------------------------------ damaged files

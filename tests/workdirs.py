@@ -11,14 +11,18 @@ from cyclesh.run import CHECKPOINTS
 
 def arrays_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint, by its path in the tree."""
-    arrays = {}
+    arrays, here = {}, jax.sharding.SingleDeviceSharding(jax.devices()[0])
     folder = (workdir / CHECKPOINTS / str(step)).absolute()
     for item in ("gen", "disc", "seg", "training"):
         if not (folder / item).exists():  # the run has no such networks
             continue
         with ocp.StandardCheckpointer() as reader:
-            leaves = jax.tree_util.tree_flatten_with_path(reader.restore(folder / item))[0]
-        for path, leaf in leaves:
+            stored = ocp.StandardCheckpointHandler().metadata(folder / item).tree
+            shapes = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), stored
+            )
+            tree = reader.restore(folder / item, shapes)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
     return arrays
 

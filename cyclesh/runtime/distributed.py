@@ -15,20 +15,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from typing import NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 
 from cyclesh.errors import Stopped, UserError
+from cyclesh.runtime.watch import PULSE_S, SILENCE_S, Watch, client, in_child
 
-PULSE_S = 1.0  # between two signs of life
-SILENCE_S = 20.0  # without one, a process counts as gone
 JOIN_S = 120.0  # to wait for the others at the start
 WEEK_MS = 7 * 24 * 3600 * 1000  # as long as the first process may take for what the others need
-AGAIN = 75  # the exit status on which launch scripts run the same command again
-SIGNS = "cyclesh/alive"  # where signs of life are kept
 PORTS = (20000, 30000)  # for the coordinator of a SLURM job, chosen by the job's number
 
 _VALUES = itertools.count()
@@ -86,8 +83,14 @@ def together(place: Place, work: Callable[[], int]) -> int:
     To be called before any computation. Where it fails, this process ends at once and the others
     with it: they wait for it in their next sum over devices, and JAX would wait for them at exit.
     """
+    if place.process > 0:
+        _await(place.coordinator)
+    return in_child(lambda: _together(place, work))
+
+
+def _together(place: Place, work: Callable[[], int]) -> int:
     _join(place)
-    watch = _Watch()
+    watch = Watch()
     watch.start()
     try:
         with suppress_output(not is_first()):
@@ -110,8 +113,6 @@ def suppress_output(suppressed: bool) -> Iterator[None]:
 
 
 def _join(place: Place) -> None:
-    if place.process > 0:
-        _await(place.coordinator)
     try:
         if place.coordinator == "auto":
             jax.distributed.initialize()
@@ -167,9 +168,9 @@ def from_first(make: Callable):
     key = f"cyclesh/value/{next(_VALUES)}"
     if is_first():
         value = make()
-        _client().key_value_set(key, json.dumps(value))
+        client().key_value_set(key, json.dumps(value))
         return value
-    return json.loads(_client().blocking_key_value_get(key, WEEK_MS))
+    return json.loads(client().blocking_key_value_get(key, WEEK_MS))
 
 
 @contextmanager
@@ -214,75 +215,3 @@ def _handled(handlers: Mapping) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _client():
-    from jax._src import distributed  # as orbax does; there is no public name for it
-
-    return distributed.global_state.client
-
-
-class _Watch(threading.Thread):
-    """Shows the others that this process lives, and ends it once one of them does not.
-
-    Each says a number that grows, then "done", or "left" and the exit status that it failed with.
-    """
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self._over = threading.Event()
-        self._me = jax.process_index()
-        others = set(range(jax.process_count())) - {self._me}
-        self._heard = {process: ("", time.monotonic()) for process in sorted(others)}
-
-    def run(self) -> None:
-        for pulse in itertools.count():
-            try:
-                self._say(str(pulse))
-                words = dict(_client().key_value_dir_get(SIGNS))
-            except jax.errors.JaxRuntimeError:
-                self._leave(0, AGAIN)  # with whom all leave their words
-                return
-            for process in self._heard:
-                self._judge(process, words.get(f"{SIGNS}/{process}", ""))
-            if self._over.wait(PULSE_S):
-                return
-
-    def end(self, status: int) -> None:
-        """This process ends; at once where it failed."""
-        self._over.set()
-        with suppress(jax.errors.JaxRuntimeError):  # the first is gone already
-            self._say("done" if status == 0 else f"left {status}")
-        if status:
-            if is_first():
-                time.sleep(2 * PULSE_S)  # for the others to hear it
-            _exit(status)
-
-    def _say(self, word: str) -> None:
-        _client().key_value_set(f"{SIGNS}/{self._me}", word, allow_overwrite=True)
-
-    def _judge(self, process: int, word: str) -> None:
-        before, since = self._heard[process]
-        now = time.monotonic()
-        if word != before:
-            self._heard[process] = (word, now)
-        if word.startswith("left"):
-            self._leave(process, int(word.split()[1]))
-        elif word == before and word != "done" and now - since > SILENCE_S:
-            self._leave(process, AGAIN)
-
-    def _leave(self, process: int, status: int) -> None:
-        if self._over.wait(PULSE_S):  # this process ends in the same way by itself
-            return
-        name = f"process {process} of {len(self._heard) + 1}"
-        again = f"{name} is gone; the same command goes on from the last checkpoint"
-        failed = f"{name} failed with status {status}, so this one stops, too"
-        print(f"cyclesh: {again if status == AGAIN else failed}", file=sys.stderr)
-        _exit(status)
-
-
-def _exit(status: int) -> None:
-    """Without waiting for anything or anyone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -1,0 +1,145 @@
+"""What the machine does to a run: one clear line, exit status 2 or 3, and nothing broken."""
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_line import call, require_one_clear_line
+from tiny_store import change_store, run_words, write_store
+from workdirs import arrays_of
+
+from cyclesh.errors import UserError, disk_trouble
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.logs import read_rows
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of a size such as 300k, and mounts it again with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a file system")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ------------------------------------------------------------------------------------- devices
+
+
+def test_devices_that_do_not_exist(store, tmp_path, capfd):
+    words = run_words(store, "baseline", "batch=8")
+    for flag, said in (
+        ("--config.compute.data_devices=8", "data_devices is 8; there are 4 cpu devices"),
+        ("--config.compute.depth_devices=8", "depth_devices is 8; there are 4 cpu devices"),
+    ):
+        done = call(capfd, *words, flag, f"--workdir={tmp_path / 'run'}")
+        require_one_clear_line(done, said, "ask for fewer")
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------- disks
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        ValueError(f'RESOURCE_EXHAUSTED: writing "x" failed: {os.strerror(errno.ENOSPC)}'),
+    ],
+)
+def test_a_checkpoint_that_finds_no_room_is_told_in_one_line(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(1, {"seg": {"kernel": jnp.ones(3)}}, {}, None)
+        checkpoints.wait()
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(UserError, match=f"{tmp_path / 'c'}.*{disk_trouble(error)}"):
+            checkpoints.save(2, {"seg": {"kernel": jnp.ones(3)}}, {}, None)
+        assert checkpoints.steps() == [1]
+
+
+def test_other_errors_are_ours():
+    assert disk_trouble(ValueError("shapes differ")) is None
+    assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file")) is None
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_with_room_it_goes_on(store, small_disk, capfd):
+    words = run_words(store, "baseline")
+    disk = small_disk("size=400k")  # a checkpoint takes half of it
+    done = call(capfd, *words, f"--workdir={disk / 'run'}", "--quiet")
+    require_one_clear_line(done, "No space left on device", "the same command goes on")
+    with Checkpoints(disk / "run" / "checkpoints", read_only=True) as checkpoints:
+        kept = checkpoints.steps()
+    assert kept and kept[-1] < 6
+    small_disk("remount,size=50m")
+    assert call(capfd, *words, f"--workdir={disk / 'run'}", "--quiet").status == 0
+    assert [row["step"] for row in read_rows(disk / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_workdir_that_cannot_be_written(store, small_disk, capfd):
+    disk = small_disk("size=400k")
+    small_disk("remount,ro")
+    done = call(capfd, *run_words(store, "baseline"), f"--workdir={disk / 'run'}")
+    require_one_clear_line(done, str(disk / "run"), "Read-only file system", "--workdir")
+
+
+# ----------------------------------------------------------------------------------- other data
+
+
+def test_a_store_that_changed_under_the_run(store, tmp_path, capfd):
+    data, workdir = Path(shutil.copytree(store, tmp_path / "store")), tmp_path / "run"
+    words = [*run_words(data, "baseline", "steps=2"), f"--workdir={workdir}", "--quiet"]
+    assert call(capfd, *words).status == 0
+    change_store(data)
+    before = content(workdir)
+    words[0] = words[0].replace("steps=2", "steps=4")
+    require_one_clear_line(call(capfd, *words), str(workdir), "began on other data")
+    assert content(workdir) == before
+
+
+# --------------------------------------------------------------------------- numbers that explode
+
+
+def test_steps_that_are_not_finite_are_left_out_and_counted_if_so_wished(store, tmp_path, capfd):
+    workdir = tmp_path / "run"
+    words = [
+        *run_words(store, "baseline", "epochs=4"),
+        "--config.optim.seg.rate=1e18",  # the first step is finite, and nothing after it
+        "--config.optim.skip_nonfinite=5",
+        f"--workdir={workdir}",
+    ]
+    done = call(capfd, *words)
+    assert done.status == 3 and done.err.count("left out") == 5
+    assert "left out, 5 of 5" in done.err and "step 7" in done.err.splitlines()[-1]
+    assert [row.get("run/skipped") for row in read_rows(workdir)] == [0, 1, 2, 3, 4, 5]
+    # The last step left out and the first are the same but for their number.
+    early, late = arrays_of(workdir, 3), arrays_of(workdir, 6)
+    moved = [name for name in early if not np.array_equal(early[name], late[name])]
+    assert moved == ["training['step']"]
+    # The count goes on, too, where the run goes on.
+    more = [*words[:-2], "--config.optim.skip_nonfinite=6", words[-1]]
+    done = call(capfd, *more)
+    assert done.status == 3 and "left out, 6 of 6" in done.err and "step 8" in done.err

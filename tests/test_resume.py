@@ -1,0 +1,158 @@
+"""kill -9 at any moment, and the same command again: bit for bit the run that was never killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from tiny_store import run_words, write_store
+from workdirs import arrays_of, without_times
+
+from cyclesh.methods import METHODS
+from cyclesh.run import CHECKPOINTS
+from cyclesh.runtime.logs import read_rows
+
+SOAK_KILLS = int(os.environ.get("CYCLESH_SOAK_KILLS", "30"))  # of each config
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
+
+
+# ------------------------------------------------------------------------ moments to be killed at
+
+
+class Moment(NamedTuple):
+    """When to kill: as soon as a workdir looks so."""
+
+    name: str
+    has_come: Callable[[Path], bool]
+
+
+def last_row(workdir: Path) -> int:
+    rows = read_rows(workdir)
+    return rows[-1]["step"] if rows else 0
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    folder = workdir / CHECKPOINTS
+    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdecimal())
+
+
+def is_saving(workdir: Path) -> bool:
+    """Orbax writes beside the finished checkpoints and renames."""
+    return any((workdir / CHECKPOINTS).glob("*.orbax-checkpoint-tmp"))
+
+
+def moments(last: int, every: int) -> list[Moment]:
+    """In a run of ``last`` steps with a validation after ``every`` so many."""
+    return [
+        Moment("training", lambda w: last_row(w) >= 1),
+        Moment("validating", lambda w: last_row(w) % every == every - 1),
+        Moment("saving", is_saving),
+        Moment("past the middle", lambda w: last_row(w) > last // 2),
+        Moment("scoring", lambda w: last in saved_steps(w) and not (w / "results.json").exists()),
+    ]
+
+
+class Life(NamedTuple):
+    """A process's end: killed or not, and the steps that it found saved."""
+
+    killed: bool
+    saved: list[int]
+
+
+def live(words: list[str], workdir: Path, has_come: Callable[[Path], bool]) -> Life:
+    """Run the command until the moment, or the end."""
+    command = [sys.executable, "-m", "cyclesh.main", *words, f"--workdir={workdir}", "--quiet"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    while process.poll() is None:
+        if has_come(workdir):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    _, err = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), err
+    return Life(process.returncode != 0, saved_steps(workdir))
+
+
+def require_same(workdir: Path, straight: Path, last: int) -> None:
+    """Every row, every array and every score."""
+    rows, expected = (without_times(read_rows(w)) for w in (workdir, straight))
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    assert rows == expected
+    found, arrays = arrays_of(workdir, last), arrays_of(straight, last)
+    assert found.keys() == arrays.keys()
+    different = [name for name in arrays if not np.array_equal(found[name], arrays[name])]
+    assert different == []
+    scores = [json.loads((w / "results.json").read_text()) for w in (workdir, straight)]
+    for entry in scores:
+        del entry["wall_s"]
+    assert scores[0] == scores[1]
+
+
+def never(_: Path) -> bool:
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_every_kind_of_moment_a_run_goes_on_exactly(store, tmp_path, method):
+    words = run_words(store, method)
+    assert not live(words, tmp_path / "straight", never).killed
+    last = saved_steps(tmp_path / "straight")[-1]
+    killed = []
+    for moment in moments(last, every=3):
+        if live(words, tmp_path / "run", moment.has_come).killed:
+            killed.append(moment.name)
+    live(words, tmp_path / "run", never)
+    assert {"training", "saving", "scoring"} <= set(killed)
+    require_same(tmp_path / "run", tmp_path / "straight", last)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("method", METHODS)
+def test_soak(store, tmp_path, method, capsys):
+    """Killed at random moments, from the start of the program to its last words.
+
+    By hand: pytest -m soak tests/test_resume.py -s (CYCLESH_SOAK_KILLS changes how often).
+    """
+    words = [*run_words(store, method, "epochs=100"), "--config.log.validate_epochs=5.0"]
+    begin = time.monotonic()
+    assert not live(words, tmp_path / "straight", never).killed
+    whole_s = time.monotonic() - begin
+    last, every = saved_steps(tmp_path / "straight")[-1], 15
+
+    chance = random.Random(METHODS.__len__() + len(method))
+    kills, lost, run = dict.fromkeys(("at random", "validating", "saving", "scoring"), 0), [], 0
+    while sum(kills.values()) < SOAK_KILLS:
+        run += 1
+        workdir = tmp_path / f"run{run}"
+        for life in range(SOAK_KILLS):
+            if sum(kills.values()) >= SOAK_KILLS or (workdir / "results.json").exists():
+                break
+            known = {m.name: m.has_come for m in moments(last, every)}
+            name = ("at random", "validating", "saving", "scoring")[life % 4]
+            deadline = time.monotonic() + chance.uniform(0.2, 0.8 * whole_s)
+            wait = known.get(name) or (lambda _, deadline=deadline: time.monotonic() > deadline)
+            before = last_row(workdir)
+            end = live(words, workdir, wait)
+            kills[name] += end.killed
+            if end.killed:
+                lost.append(max(0, last_row(workdir) - max(end.saved, default=0)))
+                assert lost[-1] <= every + 1, (name, before, end)
+        live(words, workdir, never)
+        require_same(workdir, tmp_path / "straight", last)
+    with capsys.disabled():
+        print(f"\n{method}: {kills}, {run} runs, at most {max(lost)} steps lost, {last} steps each")
