@@ -110,17 +110,13 @@ def test_another_config_may_not_use_the_workdir(finished):
     assert done.stderr.strip().count("\n") == 0 and "seed" in done.stderr
 
 
-def test_evaluate_scores_any_checkpoint_and_split(finished):
-    workdir, _ = finished
-    kept = (workdir / "results.json").read_bytes()
-    try:
-        cyclesh("--mode=evaluate", f"--workdir={workdir}", "--split=val", "--checkpoint=8")
-        results = json.loads((workdir / "results.json").read_text())
-        assert results["checkpoint"]["step"] == 8
-        assert results["test"]["ct"]["n"] == 1 and results["scored_split"] == "val"
-        assert results["judge"]["ct"]["ceiling"] is None  # only test cases have a paired truth
-    finally:
-        (workdir / "results.json").write_bytes(kept)
+def test_evaluate_scores_any_checkpoint_and_split(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "joint-tiny")
+    cyclesh("--mode=evaluate", f"--workdir={workdir}", "--split=val", "--checkpoint=8")
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["checkpoint"]["step"] == 8
+    assert results["test"]["ct"]["n"] == 1 and results["scored_split"] == "val"
+    assert results["judge"]["ct"]["ceiling"] is None  # only test cases have a paired truth
     cyclesh("--mode=evaluate", f"--workdir={workdir}", "--checkpoint=7", status=2)
 
 
