@@ -67,7 +67,7 @@ KEYS = {
     "filters": ("12", {"model.filters": 12}),
     "batch": ("2", {"batch": 2}),
     "steps": ("7", {"steps": 7}),
-    "epochs": ("7", {"schedule.constant_epochs": 4, "schedule.decay_epochs": 3}),
+    "epochs": ("9", {"schedule.constant_epochs": 5, "schedule.decay_epochs": 4}),
     "synthetic": ("5", {"data.synthetic": 5}),
     "real_ct": ("4", {"data.real": (("ct", 4),)}),
     "real_mr": ("0.14", {"data.real": (("mr", 0.14),)}),
