@@ -66,20 +66,21 @@ def train(
     quiet = quiet or not is_first()
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
-    check_devices(run, quiet)
-    from_first(lambda: claim_workdir(config, workdir))
-    from_first(lambda: record_data(run))
+    devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
+    from_first(lambda: claim(run))
+    if jax.device_count() > 1 and not quiet:
+        print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
     judge = judges(config, store, quiet) if translates(config) else None
     last_step = fit(run, judge, quiet, verbose)
     results = from_first(lambda: scored_at(workdir, last_step))
     return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
 
 
-def check_devices(run: Run, quiet: bool) -> None:
-    """Raises UserError where the run cannot have the devices that it asks for."""
-    count = 1 if run.mesh is None else run.mesh.size
-    if jax.device_count() > 1 and not quiet:
-        print(f"{count} of {jax.device_count()} devices in use", file=sys.stderr)
+def claim(run: Run) -> None:
+    """Make the workdir this run's, unless it began on other data: then nothing is written."""
+    check_data(run)
+    claim_workdir(run.config, run.workdir)
+    record_data(run)
 
 
 def scored_at(workdir: Path, last_step: int) -> dict | None:

@@ -27,10 +27,12 @@ class Outcome(NamedTuple):
 def call(capfd, *words: str) -> Outcome:
     """`python -m cyclesh.main WORDS` without the start of a new Python."""
     capfd.readouterr()
-    path = list(sys.path)
+    path, argv = list(sys.path), sys.argv
+    sys.argv = ["cyclesh", *map(str, words)]  # where --config.a.b=v is looked for
     try:
-        status = main.run(["cyclesh", *map(str, words)])
+        status = main.run(sys.argv)
     finally:
+        sys.argv = argv
         flagsaver.restore_flag_values(UNPARSED)
         flags.FLAGS.unparse_flags()
         sys.path[:] = path

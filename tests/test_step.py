@@ -210,8 +210,8 @@ def toy_state(gen=None, disc=None, seg=None, pools=None):
     return TrainState(jnp.int32(0), params, opt, pools or {})
 
 
-def toy_step(phase, nets=SCALAR, seed=0, weights=WEIGHTS):
-    return jax.jit(make_step(Players(*map(Toy, nets)), SGD, phase, weights, seed))
+def toy_step(phase, nets=SCALAR, seed=0, weights=WEIGHTS, **options):
+    return jax.jit(make_step(Players(*map(Toy, nets)), SGD, phase, weights, seed, **options))
 
 
 def batch_of(real, source=None):
@@ -333,6 +333,19 @@ def test_a_loss_that_is_not_finite_is_noticed(poisoned):
     assert take(toy_state(), batch_of(volumes))[1]["finite"]
     volumes[poisoned][0][0, 1, 1, 1] = np.nan
     assert not take(toy_state(), batch_of(volumes))[1]["finite"]
+
+
+def test_a_step_that_is_left_out_changes_nothing_but_its_number():
+    take = toy_step(Phase("joint", ALL, 1, ALIKE, 1.0), skip_nonfinite=True)
+    plain = toy_step(Phase("joint", ALL, 1, ALIKE, 1.0))
+    before = toy_state(pools=full_pools({"A": 0.25, "B": 0.5}))
+    volumes = random_volumes(0, shape=(2, 2, 2))
+    good, poisoned = batch_of(volumes), batch_of(random_volumes(0, shape=(2, 2, 2)))
+    assert equal(take(before, good)[0], plain(before, good)[0])
+    poisoned["real"]["A"][0][0, 1, 1, 1] = np.nan
+    after, metrics = take(before, poisoned)
+    assert not metrics["finite"] and after.step == 1
+    assert equal(after._replace(step=before.step), before)
 
 
 # ---------------------------------------------------------------------- steps of real networks
