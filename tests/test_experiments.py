@@ -270,7 +270,7 @@ def comparable(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
 
 
-@pytest.mark.soak  # eighteen trials: a quarter of an hour on two cores
+@pytest.mark.soak  # two plans of many trials, each a process
 def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_tables(tmp_path):
     words = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--only=table1"]
     command = [sys.executable, "-m", "cyclesh.main", *words, "--quiet"]
