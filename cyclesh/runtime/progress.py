@@ -113,13 +113,13 @@ class Progress:
         if scores or self._verbose:
             parts = (losses_line(row), scores, f"ETA {self._left()}")
             place = f"{self._name}{row['phase']} {row['step']}/{self._total}"
-            self._say("  |  ".join(filter(None, (place, *parts))))
+            self.note("  |  ".join(filter(None, (place, *parts))))
 
     def _left(self) -> str:
         seconds = self._pace.left_s(self._step)
         return "?" if seconds is None else clock(seconds)
 
-    def _say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """A line that stays."""
         if self._live:
             self._bar.write(text, file=sys.stderr)
