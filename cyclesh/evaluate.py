@@ -144,7 +144,7 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
     """All scores of one volume of ``domain`` and of its translation."""
     description = store.description
     image, label = store.image(volume), store.label(volume)
-    truth = next((v for v in store.volumes if v.pair_of == volume.id), None)
+    truth = store.truth_of(volume)
     fake = None if model.gen is None else model.translate(other(domain), image)
 
     def judged(by: str, image: np.ndarray | None, label: np.ndarray) -> np.ndarray | None:
@@ -153,8 +153,10 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
         return dice(model.segment(model.judge[by], image), label, description.classes)
 
     true_image = None if truth is None else store.image(truth)
-    target = description.modalities[DOMAINS.index(other(domain))]
-    matched = match_histogram(image, store.quantiles(target))
+    matched = None
+    if model.judge is not None:
+        target = description.modalities[DOMAINS.index(other(domain))]
+        matched = match_histogram(image, store.quantiles(target))
     rows = []
     if model.seg is not None:
         rows = scores.score_case(
@@ -246,7 +248,7 @@ def case_images(model: Model, store: Store, entry: VolumeScores) -> CaseImages:
     domain, target = entry.domain, other(entry.domain)
     modality = dict(zip(DOMAINS, store.description.modalities, strict=True))
     image, label = store.image(entry.volume), store.label(entry.volume)
-    truth = next((v for v in store.volumes if v.pair_of == entry.volume.id), None)
+    truth = store.truth_of(entry.volume)
     seen = {"source": image, "label": label}
     if truth is not None:
         seen["truth"] = store.image(truth)

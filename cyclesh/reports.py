@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cyclesh import evaluate
-from cyclesh.domains import DOMAINS, other
+from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
 from cyclesh.run import Run
 from cyclesh.runtime.logs import read_rows
-from cyclesh.scoring.cases import CaseScore
 from cyclesh.scoring.report import write_report
 from cyclesh.scoring.report_data import Event, ReportData
 
@@ -47,7 +46,7 @@ class Scored:
             metrics=read_rows(run.workdir),
             events=events(run),
             case_scores=[row for entry in self.entries for row in entry.rows],
-            s_scores=[row for entry in self.entries for row in s_score_rows(run, entry)],
+            s_scores=evaluate.s_score_rows(self.entries, store),
             cases=[evaluate.case_images(self.model, store, entry) for entry in chosen],
             warnings=tuple(warnings(run)),
             attribution=run.config.data.attribution,
@@ -120,13 +119,3 @@ def warnings(run: Run) -> Iterator[str]:
         if cut and volume.split == "test":
             listed = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in cut.items())
             yield f"{volume.id}: the crop cuts off {listed}"
-
-
-def s_score_rows(run: Run, entry: VolumeScores) -> Iterator[CaseScore]:
-    """The S-score of a volume's translation by structure; nothing where it has none."""
-    if entry.s_score is None:
-        return
-    target = run.modality(other(entry.domain))
-    nan = float("nan")
-    for name, value in zip(run.store.description.names, entry.s_score, strict=True):
-        yield CaseScore(entry.volume.id, target, name, float(value), nan, nan, "")

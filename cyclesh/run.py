@@ -244,12 +244,17 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     if found:
         return from_trees(found[1]), found[0]
     fresh = jax.jit(run.new_state, out_shardings=where)(jax.random.key(run.config.seed))
-    taken = {
-        name: load_tree(Path(workdir), "best", name, getattr(shapes.params, name))
-        for name, workdir in run.config.init.items()
+    taken = load_init(run.config, shapes.params)
+    return fresh._replace(params=fresh.params._replace(**taken)), 0
+
+
+def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
+    """By player, the networks that a run starts from: the best of the workdirs in `init`."""
+    return {
+        name: load_tree(Path(workdir), "best", name, getattr(shapes, name))
+        for name, workdir in config.init.items()
         if workdir
     }
-    return fresh._replace(params=fresh.params._replace(**taken)), 0
 
 
 def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:

@@ -28,7 +28,6 @@ from cyclesh.methods import apply_method
 from cyclesh.reports import Scored
 from cyclesh.results import RESULTS, rescored, score
 from cyclesh.run import (
-    CHECKPOINTS,
     Run,
     as_trees,
     build_run,
@@ -37,7 +36,6 @@ from cyclesh.run import (
     claim_workdir,
     first_state,
     load_params,
-    read_config,
     record_data,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -48,6 +46,7 @@ from cyclesh.runtime.progress import Progress
 from cyclesh.runtime.sharding import everywhere, on_one_device, slabs
 from cyclesh.state import Phase, Players, TrainState, make_networks
 from cyclesh.step import make_step, make_weights
+from cyclesh.workdir import CHECKPOINTS, read_config
 
 
 def train(

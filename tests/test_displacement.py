@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from cyclesh.data.store import Store
 from cyclesh.evaluate import Forward, Model
 from cyclesh.evidence import displacement
 from cyclesh.evidence.displacement import Shifted, composed
@@ -83,8 +84,7 @@ class ToyStore:
         for i in range(2)
     )
 
-    def select(self, modality, split):
-        return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
+    select, truth_of = Store.select, Store.truth_of
 
     def label(self, v):
         return label_of(v.id)

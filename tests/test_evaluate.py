@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cyclesh import evaluate
+from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
 from cyclesh.evaluate import Forward, Model
 
@@ -30,8 +31,7 @@ class ToyStore:
             volume(f"{m}_{i}", m, split) for m in ("ct", "mr") for i, split in enumerate(SPLITS)
         ) + (volume("mr_of_ct_1", "mr", "paired", "ct_1"),)
 
-    def select(self, modality, split):
-        return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
+    select, truth_of = Store.select, Store.truth_of
 
     def label(self, v):
         case = v.pair_of or v.id

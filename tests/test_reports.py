@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_runs import tiny_config
 
-from cyclesh import reports, state
+from cyclesh import evaluate, reports, state
 from cyclesh.errors import UserError
 from cyclesh.scoring.report_data import Event
 
@@ -82,14 +82,14 @@ def test_an_s_score_is_of_the_modality_that_was_made():
     entry = SimpleNamespace(
         domain="A", volume=volume("ct_3", "ct", "test"), s_score=np.array([0.5, np.nan])
     )
-    rows = list(reports.s_score_rows(run_of(), entry))
+    rows = evaluate.s_score_rows([entry], run_of().store)
     assert [(r.case, r.modality, r.structure) for r in rows] == [
         ("ct_3", "mr", "LV"),
         ("ct_3", "mr", "RV"),
     ]
     assert rows[0].dice == 0.5 and np.isnan(rows[1].dice)
     entry.s_score = None
-    assert list(reports.s_score_rows(run_of(), entry)) == []
+    assert evaluate.s_score_rows([entry], run_of().store) == []
 
 
 def test_runs_on_data_of_another_kind_are_not_compared(tmp_path):

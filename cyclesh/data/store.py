@@ -114,6 +114,10 @@ class Store:
         """The volumes of a modality and split, in the manifest's order (by id)."""
         return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
 
+    def truth_of(self, volume: Volume) -> Volume | None:
+        """The true volume of the other modality of the same subject, where the data have it."""
+        return next((v for v in self.volumes if v.pair_of == volume.id), None)
+
     def image(self, volume: Volume) -> np.ndarray:
         """float32 (z, y, x) in [-1, 1]."""
         return decode(self._read(volume, 0))

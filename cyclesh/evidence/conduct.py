@@ -15,7 +15,7 @@ from cyclesh.evidence.displacement import train_displaced
 from cyclesh.evidence.plan import plan_for
 from cyclesh.evidence.records import RUNS, is_finished, unsettled
 from cyclesh.evidence.trials import config_of
-from cyclesh.results import CASES, git_revision, versions
+from cyclesh.results import CASES, git_revision, score_volumes, versions
 from cyclesh.run import claim_workdir, record_data
 from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.scoring.cases import write_cases
@@ -68,10 +68,7 @@ def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
     claim_workdir(config, folder)
     record_data(run)
     model = Model(evaluate.make_forward(run.nets), None, trees, None)
-    entries = [
-        evaluate.score_volume(model, store, domain, volume)
-        for domain, volume in evaluate.domain_volumes(store, "test")
-    ]
+    entries = score_volumes(run, model, "test")
     write_cases([row for entry in entries for row in entry.rows], folder / CASES)
     return {
         **evaluate.summarise(entries, store),

@@ -29,9 +29,8 @@ from cyclesh.run import (
     as_trees,
     build_run,
     check_workdir,
-    claim_workdir,
+    load_init,
     load_tree,
-    record_data,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import use_compilation_cache
@@ -86,8 +85,7 @@ def train_displaced(
     store = open_store(config, progress=not quiet)
     plain = build_run(config, workdir, store)
     run = replace(plain, nets=plain.nets._replace(gen=Shifted(plain.nets.gen)))
-    claim_workdir(config, workdir)
-    record_data(run)
+    train.claim(run)
     judge = train.judges(config, store, quiet)
     save_start(plain, run, shift)
     train.fit(run, judge, quiet)
@@ -101,12 +99,7 @@ def save_start(plain: Run, run: Run, shift: Shift) -> None:
         if checkpoints.steps():
             return
         fresh = jax.jit(run.new_state)(jax.random.key(run.config.seed))
-        shapes = plain.state_shapes().params._asdict()
-        taken = {
-            name: load_tree(Path(parent), "best", name, shapes[name])
-            for name, parent in run.config.init.items()
-            if parent
-        }
+        taken = load_init(run.config, plain.state_shapes().params)
         taken["gen"] = composed(taken["gen"], shift)
         start = fresh._replace(params=fresh.params._replace(**taken))
         checkpoints.save(0, as_trees(start), {"step": 0, "store": run.store.sha256}, None)
@@ -153,7 +146,7 @@ def _shifts_of(run: Run, model: Model, domain: str, volume: Volume) -> dict[str,
     fake = model.translate(domain, store.image(volume))
     judged = model.segment(model.judge[domain], fake)
     shifts = {"structures": structures_shift_mm(judged, store.label(volume), classes, spacing_mm)}
-    truth = next((v for v in store.volumes if v.pair_of == volume.id), None)
+    truth = store.truth_of(volume)
     if truth is not None:
         true_image = store.image(truth)
         judged = model.segment(model.judge[domain], true_image)
