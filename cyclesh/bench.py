@@ -6,6 +6,7 @@ Volumes are random, so no data are needed; the step, the loader and the compiler
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,22 @@ class Workload:
     nets: Players
     optimisers: Players
     phase: Phase  # the method's own; pre-training is part of it
-    state: TrainState
     loader: Loader
     description: Description
+
+    @cached_property
+    def state(self) -> TrainState:
+        """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
+        return self._new_state()
+
+    def state_shapes(self) -> TrainState:
+        """The same as shapes."""
+        return jax.eval_shape(self._new_state)
+
+    def _new_state(self) -> TrainState:
+        key = jax.random.key(self.config.seed)
+        shape = self.description.shape
+        return state.init_state(key, self.nets, self.optimisers, self.config, shape)
 
     def step(self) -> Callable:
         """The pure step, as training compiles it."""
@@ -69,13 +83,10 @@ class RandomStore:
 
 
 def make_workload(config: ConfigDict, description: Description | None = None) -> Workload:
-    """Networks and a fresh state for a config, on random volumes of its (or the data's) shape."""
+    """Networks and a loader for a config, on random volumes of its (or the data's) shape."""
     description = description or description_of(config.data)
     nets = state.make_networks(config, description.classes)
     optimisers = state.make_optimisers(config, epoch_steps=1)
-    fresh = state.init_state(
-        jax.random.key(config.seed), nets, optimisers, config, description.shape
-    )
     volumes = per_domain(lambda _: tuple(range(8)))
     loader = Loader(
         RandomStore(description),
@@ -85,7 +96,7 @@ def make_workload(config: ConfigDict, description: Description | None = None) ->
         config.seed,
     )
     phase = state.make_phases(config)[-1]
-    return Workload(config, nets, optimisers, phase, fresh, loader, description)
+    return Workload(config, nets, optimisers, phase, loader, description)
 
 
 def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
@@ -102,7 +113,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = jax.jit(work.step(), donate_argnums=0).lower(work.state, batch).compile()
+    step = jax.jit(work.step(), donate_argnums=0).lower(work.state_shapes(), batch).compile()
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)
@@ -146,7 +157,7 @@ def plain_gflop(config: ConfigDict, batch: dict) -> float:
     plain = config.copy_and_resolve_references()
     plain.compute.lowering, plain.compute.remat = "plain", False
     work = make_workload(plain)
-    return jax.jit(work.step()).lower(work.state, batch).cost_analysis()["flops"] / 1e9
+    return jax.jit(work.step()).lower(work.state_shapes(), batch).cost_analysis()["flops"] / 1e9
 
 
 def repeat(batch: dict) -> Iterator[dict]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cyclesh import settings
+from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
@@ -45,7 +45,8 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     """
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
-    compiled = jax.jit(work.step(), donate_argnums=0).lower(work.state, batch).compile()
+    shapes = work.state_shapes()
+    compiled = jax.jit(work.step(), donate_argnums=0).lower(shapes, batch).compile()
     plan = compiled.memory_analysis()
     step_bytes = (
         plan.argument_size_in_bytes
@@ -60,7 +61,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     used = players_in_use(config)
     return {
         "step": describe(work),
-        "parameters": {n: count_parameters(getattr(work.state.params, n)) for n in used},
+        "parameters": {n: count_parameters(getattr(shapes.params, n)) for n in used},
         "activations_gb": {n: activation_bytes(work, n) / 1e9 for n in used},
         "memory_gb": memory / 1e9,
         "free_gb": free / 1e9,
@@ -77,10 +78,12 @@ def _batch(work: Workload) -> dict:
 
 def activation_bytes(work: Workload, name: str) -> int:
     """All that the layers of one network put out for a batch of one domain's volumes."""
-    net, params = getattr(work.nets, name), getattr(work.state.params, name)[DOMAINS[0]]
-    volume = jnp.zeros((work.config.batch, *work.description.shape, 1))
+    net = getattr(work.nets, name)
+    volume = jax.ShapeDtypeStruct((work.config.batch, *work.description.shape, 1), "float32")
     _, aside = jax.eval_shape(
-        lambda: net.apply({"params": params}, volume, capture_intermediates=True)
+        lambda params, volume: net.apply({"params": params}, volume, capture_intermediates=True),
+        networks.parameter_shapes(net),
+        volume,
     )
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(aside))
 
