@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from cyclesh.scoring.ranking import agreement
 from cyclesh.scoring.report_data import CaseImages
-from cyclesh.scoring.slices import PLANES, Plane, cut
+from cyclesh.scoring.slices import PLANES, Plane, cut, cut_sizes_mm
 from cyclesh.scoring.style import MUTED, plot_style
 
 CUTS_WIDTH_INCHES = 4.2  # the three cuts of one case, side by side
@@ -59,8 +59,7 @@ class Sheet(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> "Sheet":
-        sides = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
-        sizes = [tuple(side for axis, side in enumerate(sides) if axis != p.axis) for p in PLANES]
+        sizes = cut_sizes_mm(shape, spacing_mm)
         scale = CUTS_WIDTH_INCHES / sum(width for _, width in sizes)
         return cls(tuple((height * scale, width * scale) for height, width in sizes))
 

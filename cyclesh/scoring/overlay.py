@@ -7,10 +7,11 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from contourpy import contour_generator  # what matplotlib itself draws contours with
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cyclesh.scoring.slices import PLANES, cut, pixel_mm
+from cyclesh.scoring.slices import PLANES, cut, cut_sizes_mm, pixel_mm
 from cyclesh.scoring.style import plot_style, structure_colour
 
 CUTS_WIDTH_INCHES = 9.0
@@ -33,8 +34,7 @@ def overlay_png(
 ) -> bytes:
     """Three orthogonal cuts of each view through the voxel `centre` (z, y, x)."""
     shape = views[0].image.shape
-    sides = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
-    sizes = [[side for axis, side in enumerate(sides) if axis != p.axis] for p in PLANES]
+    sizes = cut_sizes_mm(shape, spacing_mm)
     widths = [width for _, width in sizes]
     row = CUTS_WIDTH_INCHES * max(height for height, _ in sizes) / sum(widths)
     buffer = io.BytesIO()
@@ -46,7 +46,9 @@ def overlay_png(
         for view, line in zip(views, axes, strict=True):
             for plane, axis in zip(PLANES, line, strict=True):
                 classes = None if view.classes is None else cut(view.classes, plane, centre)
-                _draw(axis, cut(view.image, plane, centre), classes, pixel_mm(plane, spacing_mm))
+                pixels, size_mm = cut(view.image, plane, centre), pixel_mm(plane, spacing_mm)
+                draw_outlined(axis, pixels, classes, size_mm)
+                axis.set_axis_off()
             line[0].set_title(view.name)
         lines = [Line2D([], [], color=structure_colour(i)) for i in range(len(structures))]
         figure.legend(lines, structures, loc="lower center", ncols=len(structures))
@@ -73,13 +75,20 @@ def outlines(mask: np.ndarray, size_mm: tuple[float, float]) -> list[np.ndarray]
     return [(line - 0.5) * (width_mm, height_mm) for line in lines]
 
 
-def _draw(axis, pixels: np.ndarray, classes: np.ndarray | None, size_mm: tuple[float, float]):
+def draw_outlined(
+    axis: Axes,
+    pixels: np.ndarray,
+    classes: np.ndarray | None,
+    size_mm: tuple[float, float],
+    interpolation: str | None = None,
+) -> None:
+    """A slice in [-1, 1] with its structures outlined, in mm; `interpolation` is that of imshow."""
     height, width = (n * mm for n, mm in zip(pixels.shape, size_mm, strict=True))
-    axis.imshow(pixels, "gray", vmin=-1, vmax=1, extent=(0, width, height, 0))
+    extent = (0, width, height, 0)
+    axis.imshow(pixels, "gray", vmin=-1, vmax=1, extent=extent, interpolation=interpolation)
     for index in _largest_first(classes) if classes is not None else ():
         for line in outlines(classes == index, size_mm):
             axis.plot(*line.T, color=structure_colour(index - 1), linewidth=1.2)
-    axis.set_axis_off()
 
 
 def _largest_first(classes: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cyclesh.scoring.overlay import outlines
+from cyclesh.scoring.overlay import draw_outlined
 from cyclesh.scoring.style import MUTED, line_colour, plot_style, structure_colour
 
 STYLES = ("-", "--", "-.", ":")  # with the markers, tell lines apart without colour
@@ -96,12 +96,7 @@ def tiles_figure(
 
 
 def _draw_tile(axis: Axes, tile: Tile) -> None:
-    height, width = (n * mm for n, mm in zip(tile.image.shape, tile.size_mm, strict=True))
-    extent = (0, width, height, 0)
-    axis.imshow(tile.image, "gray", vmin=-1, vmax=1, extent=extent, interpolation="bicubic")
-    for index in np.unique(tile.classes)[1:] if tile.classes is not None else ():
-        for line in outlines(tile.classes == index, tile.size_mm):
-            axis.plot(*line.T, color=structure_colour(index - 1), linewidth=1.0)
+    draw_outlined(axis, tile.image, tile.classes, tile.size_mm, interpolation="bicubic")
     axis.set_title(tile.title, fontsize=7.5)
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():

@@ -39,6 +39,14 @@ def pixel_mm(plane: Plane, spacing_mm: tuple[float, float, float]) -> tuple[floa
     return height_mm, width_mm
 
 
+def cut_sizes_mm(
+    shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> list[tuple[float, ...]]:
+    """Height and width of a volume's cut in each of `PLANES`."""
+    sides = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    return [tuple(side for axis, side in enumerate(sides) if axis != p.axis) for p in PLANES]
+
+
 def centre_of_structures(label: np.ndarray | None, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Centre voxel of the bounding box of all structures; of the volume where there are none.
 
