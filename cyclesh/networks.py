@@ -90,6 +90,7 @@ class Block(nn.Module):
     norm_epsilon: float | None = None  # None: no normalisation
     stride: int = 1
     up: bool = False
+    mesh: Mesh | None = None  # that of its convolution
 
     @nn.compact
     def __call__(self, x: Array | tuple[Array, ...]) -> Array:
@@ -97,7 +98,7 @@ class Block(nn.Module):
         # InstanceNorm subtracts whatever a bias adds, so a bias before it would never learn.
         x = self.conv(self.features, stride=self.stride, up=self.up, use_bias=not normed)(x)
         if normed:
-            x = ops.instance_norm(x, self.norm_epsilon)
+            x = halo.instance_norm(x, self.norm_epsilon, self.mesh)
         return self.activation(x)
 
 
@@ -126,7 +127,11 @@ class UNet(nn.Module):
         x = ops.pad_to_multiple(volume, 2**self.depth)
         make = nn.remat(Block) if self.remat else Block
         block = partial(
-            make, conv=self.conv, activation=self.activation, norm_epsilon=self.norm_epsilon
+            make,
+            conv=self.conv,
+            activation=self.activation,
+            norm_epsilon=self.norm_epsilon,
+            mesh=self.mesh,
         )
         widths = [self.filters * 2**level for level in range(self.depth + 1)]
         skips = []
@@ -158,6 +163,7 @@ class PatchDiscriminator(nn.Module):
     strides: tuple[int, ...]
     conv: Callable[..., Conv]
     norm_epsilon: float = 1e-5
+    mesh: Mesh | None = None  # that of its convolutions
 
     @nn.compact
     def __call__(self, volume: Array) -> Array:
@@ -165,7 +171,8 @@ class PatchDiscriminator(nn.Module):
         x = volume
         for i, (width, stride) in enumerate(zip(self.widths[:-1], self.strides[:-1], strict=True)):
             epsilon = self.norm_epsilon if i else None
-            x = Block(width, self.conv, leaky_relu, epsilon, stride, name=f"layer{i}")(x)
+            block = partial(Block, width, self.conv, leaky_relu, epsilon, stride, mesh=self.mesh)
+            x = block(name=f"layer{i}")(x)
         x = self.conv(self.widths[-1], stride=self.strides[-1], name="out")(x)
         return x.astype(jnp.float32)
 

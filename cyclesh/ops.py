@@ -12,6 +12,8 @@ The convolution that follows a nearest-neighbour upsampling is done on the small
 two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -145,15 +147,24 @@ def max_pool(x: Array) -> Array:
     return x.reshape(b, d // 2, 2, h // 2, 2, w // 2, 2, c).max((2, 4, 6))
 
 
-def instance_norm(x: Array, epsilon: float) -> Array:
+def instance_norm(
+    x: Array, epsilon: float, gather: Callable[[Array], Array] = lambda means: means
+) -> Array:
     """Each channel of each volume to mean 0 and variance 1 over z, y, x; no affine (paper 4.1).
 
     Statistics are float32 whatever the dtype of ``x``, and the variance is that of the centred
-    values (the difference of two large squares loses it).
+    values (the difference of two large squares loses it). ``gather`` sees the means of slices
+    (b, z, 1, 1, c) before they become those of volumes (`halo`).
     """
+
+    def mean(values: Array) -> Array:
+        # Slice by slice first, in an order that a depth spread over devices does not change: a
+        # ReLU follows, and values that rounding takes across its kink change whole gradients.
+        return gather(values.mean((2, 3), keepdims=True)).mean(1, keepdims=True)
+
     x32 = x.astype(jnp.float32)
-    centred = x32 - x32.mean((1, 2, 3), keepdims=True)
-    variance = jnp.square(centred).mean((1, 2, 3), keepdims=True)
+    centred = x32 - mean(x32)
+    variance = mean(jnp.square(centred))
     return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
 
 

@@ -134,7 +134,8 @@ def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
         **common,
     )
     widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)
-    disc = networks.PatchDiscriminator(widths, tuple(model.disc_strides), conv, model.norm_epsilon)
+    strides = tuple(model.disc_strides)
+    disc = networks.PatchDiscriminator(widths, strides, conv, model.norm_epsilon, mesh)
     return Players(gen, disc, seg)
 
 
