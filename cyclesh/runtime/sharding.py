@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cyclesh.errors import UserError
@@ -53,7 +53,8 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
         )
     if rows * slabs == 1:
         return None
-    return Mesh(np.array(devices[: rows * slabs]).reshape(rows, slabs), (DATA, DEPTH))
+    grid = np.array(devices[: rows * slabs]).reshape(rows, slabs)
+    return Mesh(grid, (DATA, DEPTH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def _most_rows(batch: int, available: int) -> int:
