@@ -126,7 +126,7 @@ def fields() -> ConfigDict:
     c.compute = k = ConfigDict()
     k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
     k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; see ops.py
-    k.remat = False  # recompute activations in the backward pass to save memory
+    k.remat = False  # recompute activations in the backward pass: saves memory, not on a CPU
     k.data_devices = 0  # over which a batch is spread; 0: as many as divide it, of those there are
     k.depth_devices = 1  # over which the depth of each volume is spread, where one cannot hold it
     return c

@@ -19,6 +19,7 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
+from cyclesh.runtime.devices import jit_step
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -113,7 +114,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = jax.jit(work.step(), donate_argnums=0).lower(work.state_shapes(), batch).compile()
+    step = jit_step(work.step()).lower(work.state_shapes(), batch).compile()
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)

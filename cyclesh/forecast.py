@@ -13,6 +13,7 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.domains import DOMAINS
 from cyclesh.run import check_workdir
+from cyclesh.runtime.devices import jit_step
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.workdir import CONFIG
@@ -46,7 +47,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
     shapes = work.state_shapes()
-    compiled = jax.jit(work.step(), donate_argnums=0).lower(shapes, batch).compile()
+    compiled = jit_step(work.step()).lower(shapes, batch).compile()
     plan = compiled.memory_analysis()
     step_bytes = (
         plan.argument_size_in_bytes
@@ -91,10 +92,14 @@ def activation_bytes(work: Workload, name: str) -> int:
 def knobs(config: ConfigDict) -> list[str]:
     """The fields that make a step smaller, the least harmful first."""
     found = []
+    on_cpu = jax.default_backend() == "cpu"
     if config.batch > 1:
         found.append("batch=1")
-    if not config.compute.remat:
+    if not (on_cpu or config.compute.remat):  # XLA's compiler for CPUs undoes it
         found.append("--config.compute.remat=True")
+    if not on_cpu and config.model.generator == "unet":
+        slabs = 2 * max(config.compute.depth_devices, 1)
+        found.append(f"--config.compute.depth_devices={slabs} on {slabs} devices")
     if config.compute.dtype == "float32":
         found.append("--config.compute.dtype=bfloat16")
     if config.model.filters > 4:

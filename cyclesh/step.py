@@ -18,7 +18,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 
 from cyclesh import losses
 from cyclesh.domains import DOMAINS, Translation, Volumes, labels_of, other, per_domain
@@ -55,7 +55,8 @@ def apply_together(net: Callable, params, batches: list[Array]) -> list[Array]:
     stacked = jnp.stack(batches, axis=1)
     out = net(params, stacked.reshape(-1, *stacked.shape[2:]))
     out = out.reshape(*stacked.shape[:2], *out.shape[1:])
-    return [out[:, i] for i in range(len(batches))]
+    # Split, not indexed: its gradient is one array, that of indices a sum of padded ones.
+    return [part[:, 0] for part in lax.split(out, [1] * len(batches), axis=1)]
 
 
 def generator_loss(

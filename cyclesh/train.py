@@ -39,7 +39,7 @@ from cyclesh.run import (
     record_data,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.devices import jit_step, use_compilation_cache
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
@@ -182,7 +182,7 @@ def loop(
     for batch in run.batches(step):
         phase = run.phase_at(step)
         if phase.name not in steppers:
-            steppers[phase.name] = jit_step(run, phase)
+            steppers[phase.name] = compiled_step(run, phase)
         current, metrics = steppers[phase.name](current, batch)
         if pending:  # one step behind, so that the device does not wait for the host
             settle(run, pending, out)
@@ -215,7 +215,7 @@ def loop(
     return step
 
 
-def jit_step(run: Run, phase: Phase) -> Callable:
+def compiled_step(run: Run, phase: Phase) -> Callable:
     """The compiled step of a phase; the old state's buffers become the new one's."""
     mesh, nets = run.mesh, run.nets
     if mesh is not None and mesh.shape[DEPTH] > 1:
@@ -224,13 +224,10 @@ def jit_step(run: Run, phase: Phase) -> Callable:
     weights = make_weights(run.config)
     step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
     if mesh is None:
-        return jax.jit(step, donate_argnums=0)
+        return jit_step(step)
     state = run.state_shardings()
-    return jax.jit(
-        step,
-        in_shardings=(state, slabs(mesh)),
-        out_shardings=(state, everywhere(mesh)),
-        donate_argnums=0,
+    return jit_step(
+        step, in_shardings=(state, slabs(mesh)), out_shardings=(state, everywhere(mesh))
     )
 
 

@@ -46,7 +46,6 @@ def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
     assert not told["fits"]
     assert told["less"] == [
         "batch=1",
-        "--config.compute.remat=True",
         "--config.compute.dtype=bfloat16",
         "filters=4",
         "a smaller shape=ZxYxX",
@@ -54,6 +53,17 @@ def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
     assert "does not fit; turn batch=1" in forecast.to_text(told)
     monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 10**13)
     assert forecast.forecast(config)["less"] == []
+
+
+def test_what_saves_memory_on_an_accelerator_is_told_there(monkeypatch):
+    monkeypatch.setattr(forecast.jax, "default_backend", lambda: "gpu")
+    config = tiny_config("joint")
+    assert forecast.knobs(config)[:2] == [
+        "--config.compute.remat=True",
+        "--config.compute.depth_devices=2 on 2 devices",
+    ]
+    config.compute.remat, config.model.generator = True, "resnet"  # which needs volumes whole
+    assert forecast.knobs(config)[0] == "--config.compute.dtype=bfloat16"
 
 
 def test_preview_makes_nothing(tmp_path, monkeypatch):
