@@ -1,52 +1,32 @@
-"""A run from its config: data, judges, the loop, the test scores, the report.
-
-Everything here is order and side effects; what a step does is in `step`.
-"""
+"""A run from its config: data, judges, the loop, the test scores, the report."""
 
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, reports, settings
-from cyclesh.cache import cache_folder, key_of, locked
+from cyclesh import reports, settings
+from cyclesh.cache import cache_folder
 from cyclesh.data.locate import open_store
-from cyclesh.data.store import Store
-from cyclesh.domains import DOMAINS, other
-from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evaluate import Model
-from cyclesh.halo import DEPTH
-from cyclesh.methods import apply_method
+from cyclesh.errors import UserError
+from cyclesh.judges import get_judges, translates
+from cyclesh.loop import fit
 from cyclesh.reports import Scored
 from cyclesh.results import RESULTS, rescored, score
 from cyclesh.run import (
     Run,
-    as_trees,
     build_run,
     check_data,
     check_workdir,
     claim_workdir,
-    first_state,
-    load_params,
     record_data,
 )
-from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.devices import jit_step, use_compilation_cache
-from cyclesh.runtime.distributed import from_first, is_first, stop_signals
-from cyclesh.runtime.logs import RunLog, read_rows
-from cyclesh.runtime.progress import Progress
-from cyclesh.runtime.sharding import everywhere, on_one_device, slabs
-from cyclesh.state import Phase, Players, TrainState, make_networks
-from cyclesh.step import make_step, make_weights
-from cyclesh.workdir import CHECKPOINTS, read_config
+from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.distributed import from_first, is_first
+from cyclesh.workdir import read_config
 
 
 def train(
@@ -69,7 +49,7 @@ def train(
     from_first(lambda: claim(run))
     if jax.device_count() > 1 and not quiet:
         print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
-    judge = judges(config, store, quiet) if translates(config) else None
+    judge = get_judges(config, store, quiet) if translates(config) else None
     last_step = fit(run, judge, quiet, verbose)
     results = from_first(lambda: scored_at(workdir, last_step))
     return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
@@ -103,7 +83,7 @@ def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) ->
     use_compilation_cache(cache_folder("compiled"))
     run = build_run(config, Path(workdir), open_store(config, progress=not quiet))
     record_data(run)
-    judge = judges(config, run.store, quiet) if translates(config) else None
+    judge = get_judges(config, run.store, quiet) if translates(config) else None
     return score(run, judge, split, which, wall_s=time.time() - begin)
 
 
@@ -118,270 +98,9 @@ def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False)
         config = read_config(folder)
         run = build_run(config, folder, open_store(config, progress=not quiet))
         check_data(run)
-        judge = judges(config, run.store, quiet, train=False) if translates(config) else None
+        judge = get_judges(config, run.store, quiet, train=False) if translates(config) else None
         return rescored(run, judge, cases_of)
 
     shown = scored(Path(workdir))
     split = shown.results["scored_split"]
     return reports.write(shown, scored(Path(compare), split) if compare else None)
-
-
-# ------------------------------------------------------------------------------------- the loop
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where a loop's results go."""
-
-    checkpoints: Checkpoints
-    log: RunLog
-    progress: Progress
-    skips: "Skips"
-
-
-@dataclass
-class Skips:
-    """Steps that were left out, since a loss or gradient was not finite."""
-
-    allowed: int
-    count: int = 0
-
-
-def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: str = "") -> int:
-    """Train from the newest checkpoint, or from the start, to the end; returns the last step."""
-    keep = run.config.log.keep_every_steps
-    with Checkpoints(run.workdir / CHECKPOINTS, keep) as checkpoints:
-        current, step = first_state(run, checkpoints)
-        if step >= run.total_steps or stalled(run, read_rows(run.workdir)):
-            return step
-        skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
-        with (
-            RunLog(run.workdir, step, writes=is_first()) as log,
-            Progress(run.stretches, step, quiet, verbose, name) as progress,
-            stop_signals() as stopping,
-        ):
-            out = Outputs(
-                checkpoints, log, progress, Skips(run.config.optim.skip_nonfinite, skipped)
-            )
-            return loop(run, current, step, out, judge, stopping)
-
-
-def loop(
-    run: Run,
-    current: TrainState,
-    step: int,
-    out: Outputs,
-    judge: dict | None,
-    stopping: Callable[[], bool],
-) -> int:
-    """Steps, and what follows them: rows, validations, checkpoints. Returns the last step."""
-    forward = evaluate.make_forward(run.nets)
-    begin = time.time() - (out.log.rows[-1]["wall_s"] if out.log.rows else 0.0)
-    steppers: dict[str, Callable] = {}
-    pending: tuple[int, Phase, dict] | None = None  # a step whose metrics were not looked at yet
-    for batch in run.batches(step):
-        phase = run.phase_at(step)
-        if phase.name not in steppers:
-            steppers[phase.name] = compiled_step(run, phase)
-        current, metrics = steppers[phase.name](current, batch)
-        if pending:  # one step behind, so that the device does not wait for the host
-            settle(run, pending, out)
-        step, pending = step + 1, (step + 1, phase, metrics)
-        validates, stop = run.validates_after(step), stopping()
-        logs = validates or step % run.config.log.row_steps == 0
-        if not (logs or stop):
-            continue
-        row = {"step": step, "epoch": step / run.epoch_steps, "phase": phase.name}
-        row |= settle(run, pending, out)
-        pending = None
-        if validates:
-            params = current.params if run.mesh is None else on_one_device(current.params)
-            gen = params.gen if run.has_learned("gen", step) else None
-            model = Model(forward, gen, params.seg, judge)
-            row |= from_first(partial(validated, run, model, out.log, step))
-        row["wall_s"] = time.time() - begin
-        if logs:
-            out.log.write(row)
-            out.progress.logged(row)
-        if validates or stop:
-            meta = {"step": step, "store": run.store.sha256, "skipped": out.skips.count}
-            out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
-        if step >= run.total_steps or stalled(run, out.log.rows):
-            break
-        if stop:
-            out.checkpoints.wait()
-            raise Stopped(f"{run.workdir}: stopped at step {step}, state saved; run again to go on")
-    out.checkpoints.wait()
-    return step
-
-
-def compiled_step(run: Run, phase: Phase) -> Callable:
-    """The compiled step of a phase; the old state's buffers become the new one's."""
-    mesh, nets = run.mesh, run.nets
-    if mesh is not None and mesh.shape[DEPTH] > 1:
-        nets = make_networks(run.config, run.store.description.classes, mesh)
-    skips = run.config.optim.skip_nonfinite > 0
-    weights = make_weights(run.config)
-    step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
-    if mesh is None:
-        return jit_step(step)
-    state = run.state_shardings()
-    return jit_step(
-        step, in_shardings=(state, slabs(mesh)), out_shardings=(state, everywhere(mesh))
-    )
-
-
-def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str, float]:
-    """A step's metrics as numbers; raises NonFiniteError where one is not finite.
-
-    So many steps as `optim.skip_nonfinite` are counted instead: they changed nothing.
-    """
-    step, phase, metrics = pending
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not values.pop("finite"):
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        what = (
-            f"{run.workdir}: step {step}: {', '.join(bad)} not finite, on volumes "
-            f"{', '.join(run.loader.volumes_at(step - 1))}"
-        )
-        if out.skips.count >= out.skips.allowed:
-            raise NonFiniteError(
-                f"{what}; the last good checkpoint is kept; "
-                "lower the rates or clip gradients (--config.optim.clip_norm=1)"
-            )
-        out.skips.count += 1
-        out.progress.note(f"{what}; left out, {out.skips.count} of {out.skips.allowed}")
-    if out.skips.allowed:
-        values["run/skipped"] = out.skips.count
-    out.progress.advance(phase.name, values)
-    return values
-
-
-def validated(run: Run, model: Model, log: RunLog, step: int) -> dict[str, float]:
-    """The validation figures of a step; their pictures go to the log."""
-    figures = evaluate.validate(model, run.store)
-    log_slices(run, model, log, step)
-    return figures
-
-
-def validation_score(run: Run, row: dict) -> float | None:
-    """What the best checkpoint is best in: Dice of both segmentors, or the S-score (gan)."""
-    return row.get("val/dice" if "seg" in run.config.moves else "val/s_score")
-
-
-def stalled(run: Run, rows: list[dict]) -> bool:
-    """Early stop (4.2): `patience` validations in a row without a new minimum of the loss."""
-    schedule = run.config.schedule
-    if not schedule.early_stop:
-        return False
-    method = run.phases[-1]
-    first = sum(phase.epochs for phase in run.phases) - method.epochs + schedule.from_epoch
-    best, since = float("inf"), 0
-    for row in rows:
-        loss = row.get("val/seg_loss")
-        if row["epoch"] > first and loss is not None:
-            best, since = (loss, 0) if loss < best - schedule.min_delta else (best, since + 1)
-    return since >= schedule.patience
-
-
-def log_slices(run: Run, model: Model, log: RunLog, step: int) -> None:
-    """The same validation cases over time, for TensorBoard: source, translation, reconstruction."""
-    if model.gen is None:
-        return
-    for domain in DOMAINS:
-        volume = run.store.select(run.modality(domain), "val")[0]
-        image = run.store.image(volume)
-        fake = model.translate(other(domain), image)
-        triple = (image, fake, model.translate(domain, fake))
-        # The axial slice through the middle, anterior up (the y axis grows to the front).
-        strip = np.concatenate([v[len(v) // 2, ::-1] for v in triple], axis=1)
-        log.picture(f"slices/{volume.id}", np.clip(strip / 2 + 0.5, 0, 1), step)
-
-
-# --------------------------------------------------------------------------------------- judges
-
-
-def translates(config: ConfigDict) -> bool:
-    """Whether a run has generators, and so an S-score (a baseline has none)."""
-    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
-
-
-def has_finished(run: Run) -> bool:
-    """Whether the whole schedule was trained and saved."""
-    folder = run.workdir / CHECKPOINTS
-    if not folder.is_dir():
-        return False
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        return max(checkpoints.steps(), default=0) >= run.total_steps
-
-
-def judge_config(config: ConfigDict) -> ConfigDict:
-    """The `baseline` on all real training data, with the run's segmentor and its own budget."""
-    judge = config.copy_and_resolve_references()
-    apply_method(judge, "baseline")
-    constant = judge.judge.epochs - judge.judge.epochs // 2
-    judge.update_from_flattened_dict(
-        {
-            "seed": judge.judge.seed,
-            "steps": 0,
-            "data.real": (),
-            "data.synthetic": -1,
-            "schedule.pretrain_seg_epochs": 0,
-            "schedule.pretrain_gan_epochs": 0,
-            "schedule.pretrain_gan_shape": 0.0,
-            "schedule.constant_epochs": constant,
-            "schedule.decay_epochs": judge.judge.epochs - constant,
-            "schedule.early_stop": False,
-            "optim.seg.rate": judge.judge.rate,
-            "optim.seg.pretrain_rate": 0.0,
-            "log.validate_epochs": max(judge.judge.epochs / 10, 1.0),
-            **{f"init.{name}": "" for name in Players._fields},
-        }
-    )
-    return judge
-
-
-# Fields without a say in what a judge learns: they do not make another judge.
-JUDGE_IGNORES = (
-    "preset",
-    "data.path",
-    "data.processes",
-    "data.override",
-    "data.attribution",
-    "model.generator",
-    "model.residual_blocks",
-    "model.disc_widths",
-    "model.disc_strides",
-    "loss.cycle",
-    "loss.identity",
-    "loss.disc",
-    "loss.pool_size",
-    "log.row_steps",
-    "log.report_cases",
-    "log.keep_every_steps",
-    "compute.data_devices",
-    "compute.depth_devices",
-    "optim.skip_nonfinite",
-)
-
-
-def judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) -> dict | None:
-    """S_A and S_B of the S-score, trained once a store and seed, kept in the cache folder.
-
-    None where they would have to be trained and ``train`` forbids it.
-    """
-    judge = judge_config(config)
-    fields = settings.flat(settings.to_json(judge))
-    ignored = (*JUDGE_IGNORES, *(f for f in fields if f.startswith(("optim.gen", "optim.disc"))))
-    key = key_of([store.sha256, {f: v for f, v in fields.items() if f not in ignored}])
-    folder = cache_folder("judges", key)
-    with ExitStack() as stack:
-        from_first(lambda: stack.enter_context(locked(folder)))
-        folder.mkdir(exist_ok=True)
-        run = build_run(judge, folder, store)
-        if train:
-            fit(run, None, quiet, name="judges:")
-        elif not has_finished(run):
-            print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
-            return None
-    return load_params(run, "best").seg

@@ -23,6 +23,8 @@ LAYERS = (
     ("settings", "state"),
     ("step",),
     (USERS,),
+    ("loop",),
+    ("judges",),
     ("train",),
     ("evidence",),
     ("experiments",),

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from configs import default
-from cyclesh import train
 from cyclesh.cache import key_of
 from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
 from cyclesh.evidence.plan import OUTPUTS, make_plan
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
+from cyclesh.judges import JUDGE_IGNORES, judge_config
 from cyclesh.settings import flat, to_json
 
 FOLDER = Path("/somewhere")
@@ -117,8 +117,8 @@ def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
         assert (trial.seed == plan.base.judge.seed) == (trial.arm == "judge")
         own = set(trial.after) & judges
         if own or trial.arm == "judge":
-            fields = flat(to_json(train.judge_config(config(plan, name))))
-            ignored = (*train.JUDGE_IGNORES, "optim.gen", "optim.disc")
+            fields = flat(to_json(judge_config(config(plan, name))))
+            ignored = (*JUDGE_IGNORES, "optim.gen", "optim.disc")
             kept = {f: v for f, v in fields.items() if not f.startswith(ignored)}
             keys.setdefault((own or {name}).pop(), set()).add(key_of(kept))
     assert all(len(of_one) == 1 for of_one in keys.values()) and len(keys) == 2

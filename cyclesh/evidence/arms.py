@@ -76,7 +76,7 @@ class Arms:
         return name
 
     def judge(self, fields: Mapping[str, object]) -> str:
-        """The judges of the store that a trial with these fields uses (see `train.judges`)."""
+        """The judges of the store that a trial with these fields uses (see `judges`)."""
         extra = {k: v for k, v in fields.items() if k == "phantom.extra"}
         name = "judge-extra" if extra else "judge"
         judge = self.base.judge

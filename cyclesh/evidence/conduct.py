@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, train
+from cyclesh import evaluate, judges, train
 from cyclesh.cache import cache_folder, locked
 from cyclesh.data.locate import open_store
 from cyclesh.errors import NonFiniteError, UserError
@@ -16,7 +16,7 @@ from cyclesh.evidence.plan import plan_for
 from cyclesh.evidence.records import RUNS, is_finished, unsettled
 from cyclesh.evidence.trials import config_of
 from cyclesh.results import CASES, git_revision, score_volumes, versions
-from cyclesh.run import claim_workdir, record_data
+from cyclesh.run import build_run, claim_workdir, record_data
 from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.scoring.cases import write_cases
 from cyclesh.workdir import read_config
@@ -63,8 +63,8 @@ def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
     begin = time.time()
     use_compilation_cache(cache_folder("compiled"))
     store = open_store(config, progress=not quiet)
-    trees = train.judges(config, store, quiet)
-    run = train.build_run(train.judge_config(config), folder, store)
+    trees = judges.get_judges(config, store, quiet)
+    run = build_run(judges.judge_config(config), folder, store)
     claim_workdir(config, folder)
     record_data(run)
     model = Model(evaluate.make_forward(run.nets), None, trees, None)

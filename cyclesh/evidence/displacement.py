@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, train
+from cyclesh import evaluate, judges, loop, train
 from cyclesh.cache import cache_folder
 from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
@@ -86,9 +86,9 @@ def train_displaced(
     plain = build_run(config, workdir, store)
     run = replace(plain, nets=plain.nets._replace(gen=Shifted(plain.nets.gen)))
     train.claim(run)
-    judge = train.judges(config, store, quiet)
+    judge = judges.get_judges(config, store, quiet)
     save_start(plain, run, shift)
-    train.fit(run, judge, quiet)
+    loop.fit(run, judge, quiet)
     rows = list(measure_all(run, judge, shift))
     return score(run, judge, "test", "best", wall_s=time.time() - begin), rows
 

@@ -1,0 +1,106 @@
+"""The judges of the S-score: segmentors on real volumes only, independent of every run.
+
+They are trained once for a store and a seed and kept in the cache folder, for all runs to share.
+"""
+
+import sys
+from contextlib import ExitStack
+
+from ml_collections import ConfigDict
+
+from cyclesh import settings
+from cyclesh.cache import cache_folder, key_of, locked
+from cyclesh.data.store import Store
+from cyclesh.loop import fit
+from cyclesh.methods import apply_method
+from cyclesh.run import Run, build_run, load_params
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.distributed import from_first
+from cyclesh.state import Players
+from cyclesh.workdir import CHECKPOINTS
+
+
+def translates(config: ConfigDict) -> bool:
+    """Whether a run has generators, and so an S-score (a baseline has none)."""
+    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
+
+
+def has_finished(run: Run) -> bool:
+    """Whether the whole schedule was trained and saved."""
+    folder = run.workdir / CHECKPOINTS
+    if not folder.is_dir():
+        return False
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        return max(checkpoints.steps(), default=0) >= run.total_steps
+
+
+def judge_config(config: ConfigDict) -> ConfigDict:
+    """The `baseline` on all real training data, with the run's segmentor and its own budget."""
+    judge = config.copy_and_resolve_references()
+    apply_method(judge, "baseline")
+    constant = judge.judge.epochs - judge.judge.epochs // 2
+    judge.update_from_flattened_dict(
+        {
+            "seed": judge.judge.seed,
+            "steps": 0,
+            "data.real": (),
+            "data.synthetic": -1,
+            "schedule.pretrain_seg_epochs": 0,
+            "schedule.pretrain_gan_epochs": 0,
+            "schedule.pretrain_gan_shape": 0.0,
+            "schedule.constant_epochs": constant,
+            "schedule.decay_epochs": judge.judge.epochs - constant,
+            "schedule.early_stop": False,
+            "optim.seg.rate": judge.judge.rate,
+            "optim.seg.pretrain_rate": 0.0,
+            "log.validate_epochs": max(judge.judge.epochs / 10, 1.0),
+            **{f"init.{name}": "" for name in Players._fields},
+        }
+    )
+    return judge
+
+
+# Fields without a say in what a judge learns: they do not make another judge.
+JUDGE_IGNORES = (
+    "preset",
+    "data.path",
+    "data.processes",
+    "data.override",
+    "data.attribution",
+    "model.generator",
+    "model.residual_blocks",
+    "model.disc_widths",
+    "model.disc_strides",
+    "loss.cycle",
+    "loss.identity",
+    "loss.disc",
+    "loss.pool_size",
+    "log.row_steps",
+    "log.report_cases",
+    "log.keep_every_steps",
+    "compute.data_devices",
+    "compute.depth_devices",
+    "optim.skip_nonfinite",
+)
+
+
+def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) -> dict | None:
+    """S_A and S_B of the S-score, trained once a store and seed, kept in the cache folder.
+
+    None where they would have to be trained and ``train`` forbids it.
+    """
+    judge = judge_config(config)
+    fields = settings.flat(settings.to_json(judge))
+    ignored = (*JUDGE_IGNORES, *(f for f in fields if f.startswith(("optim.gen", "optim.disc"))))
+    key = key_of([store.sha256, {f: v for f, v in fields.items() if f not in ignored}])
+    folder = cache_folder("judges", key)
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locked(folder)))
+        folder.mkdir(exist_ok=True)
+        run = build_run(judge, folder, store)
+        if train:
+            fit(run, None, quiet, name="judges:")
+        elif not has_finished(run):
+            print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
+            return None
+    return load_params(run, "best").seg
