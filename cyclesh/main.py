@@ -289,6 +289,8 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
     if FLAGS.half and FLAGS.mode != "export":
         raise UserError("--half: goes with --mode=export")
+    if (FLAGS.coordinator or FLAGS.processes or FLAGS.process) and FLAGS.mode != "train":
+        raise UserError("--coordinator, --processes, --process: go with --mode=train")
 
 
 # In huge pages; never given back; in one arena, as other arenas map each large block anew.

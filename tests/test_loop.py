@@ -1,0 +1,80 @@
+"""The loop of training: when it ends before its schedule does."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from command_line import call
+from tiny_store import run_words, write_store
+
+from cyclesh.loop import stalled
+from cyclesh.runtime.logs import read_rows
+
+
+def run_with(**schedule) -> SimpleNamespace:
+    """A run of 3 epochs of pre-training and 10 of its method."""
+    fields = {"early_stop": True, "patience": 2, "min_delta": 0.0, "from_epoch": 0} | schedule
+    phases = [SimpleNamespace(epochs=3), SimpleNamespace(epochs=10)]
+    return SimpleNamespace(config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases)
+
+
+def rows_of(losses: list[float | None], first_epoch: int = 4) -> list[dict]:
+    """One row an epoch; None: a row of an epoch that was not validated."""
+    rows = [{"epoch": epoch} for epoch in range(first_epoch, first_epoch + len(losses))]
+    return [
+        row if loss is None else row | {"val/seg_loss": loss}
+        for row, loss in zip(rows, losses, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "stops"),
+    [
+        ([], False),
+        ([0.9, 0.8, 0.7], False),
+        ([0.9, 1.0], False),
+        ([0.9, 1.0, 0.9], True),  # the same again is no new minimum
+        ([0.9, 1.0, 0.8, 1.0], False),  # a minimum counts anew
+        ([0.9, 1.0, None, None], False),  # rows without a validation do not count
+        ([0.9, float("nan"), float("nan")], True),
+    ],
+)
+def test_it_stops_after_so_many_validations_without_a_minimum(losses, stops):
+    assert stalled(run_with(), rows_of(losses)) is stops
+
+
+def test_it_never_stops_unless_asked_nor_in_pretraining_nor_before_its_epoch():
+    worse = [0.5, 0.6, 0.7, 0.8]
+    assert stalled(run_with(), rows_of(worse))
+    assert not stalled(run_with(early_stop=False), rows_of(worse))
+    assert not stalled(run_with(), rows_of(worse[:3], first_epoch=1))
+    assert not stalled(run_with(from_epoch=3), rows_of(worse))
+    assert stalled(run_with(from_epoch=3), rows_of(worse, first_epoch=7))
+
+
+def test_less_than_the_least_progress_is_none():
+    assert stalled(run_with(min_delta=0.2), rows_of([0.9, 0.8, 0.75]))
+    assert not stalled(run_with(min_delta=0.05), rows_of([0.9, 0.8, 0.7]))
+
+
+def test_a_run_that_stops_early_is_scored_and_finished(tmp_path, capfd):
+    store = write_store(tmp_path / "balls")
+    words = [
+        *run_words(store, "baseline", "epochs=20"),
+        f"--workdir={tmp_path / 'run'}",
+        "--config.steps=0",
+        "--config.log.validate_epochs=1.0",
+        "--config.schedule.early_stop=True",
+        "--config.schedule.patience=2",
+        "--config.schedule.min_delta=1e9",  # the first validation is a minimum, no later one is
+    ]
+    done = call(capfd, *words)
+    assert done.status == 0, done.err
+    rows = read_rows(tmp_path / "run")
+    assert len([row for row in rows if "val/seg_loss" in row]) == 3
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["checkpoint"]["last_step"] == rows[-1]["step"]
+    assert rows[-1]["epoch"] == 3
+    again = call(capfd, *words)
+    assert again.status == 0 and f"finished at step {rows[-1]['step']}" in again.err
+    assert read_rows(tmp_path / "run") == rows
