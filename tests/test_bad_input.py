@@ -334,6 +334,7 @@ COMMANDS = {
     "a checkpoint of a word": (f"{TRANSLATE} --checkpoint=good", "--checkpoint=good"),
     "passes of less than nothing": (f"{TRANSLATE} --pass_voxels=-1", "pass_voxels"),
     "half precision of a segmentation": (f"{SEGMENT} --half", "--half"),
+    "segmentation by several processes": (f"{SEGMENT} --processes=2", "--mode=train"),
     "passes of half a voxel": (f"{TRANSLATE} --pass_voxels=0.5", "pass_voxels"),
 }  # fmt: skip
 
