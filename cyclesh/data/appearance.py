@@ -35,19 +35,19 @@ CT_HU = {
 }
 # In units of the mean signal of blood.
 MR_SIGNAL = {
-    "air": (0.01, 0.0),
-    "lung": (0.06, 0.02),
-    "fat": (1.30, 0.10),
-    "muscle": (0.40, 0.04),
-    "wall": (0.45, 0.04),
-    "Myo": (0.45, 0.04),
-    "liver": (0.42, 0.06),
-    "spleen": (0.55, 0.06),
-    "cortex": (0.06, 0.02),
-    "marrow": (0.66, 0.08),
-    "disc": (0.34, 0.06),
-    "fluid": (1.40, 0.10),
-    "cord": (0.62, 0.05),
+    "air": (0.01, 0.00),
+    "lung": (0.06, 0.03),
+    "fat": (1.30, 0.15),
+    "muscle": (0.40, 0.06),
+    "wall": (0.45, 0.06),
+    "Myo": (0.45, 0.06),
+    "liver": (0.42, 0.09),
+    "spleen": (0.55, 0.09),
+    "cortex": (0.06, 0.03),
+    "marrow": (0.66, 0.12),
+    "disc": (0.34, 0.09),
+    "fluid": (1.40, 0.15),
+    "cord": (0.62, 0.08),
 }
 LEFT_BLOOD = ("LV", "LA", "aorta", "ascending aorta", "pulmonary vein")
 RIGHT_BLOOD = ("RV", "RA", "caval vein", "pulmonary artery", "lung vessel")
@@ -155,11 +155,11 @@ def render_mr(
     Receiver gain (up to 3 times between subjects), a smooth coil sensitivity, Rician noise.
     """
     values = {tissue: float(vary(rng, *level)) for tissue, level in MR_SIGNAL.items()}
-    values |= {tissue: float(vary(rng, 0.95, 0.06)) for tissue in LEFT_BLOOD}
-    values |= {tissue: float(vary(rng, 0.95, 0.06)) for tissue in RIGHT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.95, 0.09)) for tissue in LEFT_BLOOD}
+    values |= {tissue: float(vary(rng, 0.95, 0.09)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
     image = _paint(coats, values, MR_MIXING, points, rng)
-    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.15, count=4)(points)[0]
+    bias = Waves.draw(rng, wavelength_mm=(250, 500), sd=0.25, count=4)(points)[0]
     image *= np.exp(bias)
     sd = noise * rng.uniform(0.035, 0.055)
     real = image + sd * _grain(image.shape, rng, 0.5)
