@@ -102,8 +102,9 @@ def verify() -> int:
     from cyclesh.data.verify import verify as check
 
     folder = need("input")
-    description = describe(folder, description_of(data_section()))
-    report = check(folder, description, progress=not FLAGS.quiet)
+    data = data_section()
+    description = describe(folder, description_of(data))
+    report = check(folder, description, fractions=tuple(data.fractions), progress=not FLAGS.quiet)
     print(report.to_table())
     if FLAGS.output:
         publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})
@@ -111,11 +112,17 @@ def verify() -> int:
 
 
 def prepare() -> int:
-    from cyclesh.data.locate import prepare_store
+    from cyclesh.data import prepare as preparing
+    from cyclesh.data.locate import parse_shard, recipe_of
+    from cyclesh.data.recipe import foretell
 
-    store = prepare_store(
-        need_config(), need("input"), need("output"), FLAGS.shard, FLAGS.fold, not FLAGS.quiet
-    )
+    config, shard = need_config(), parse_shard(FLAGS.shard)
+    recipe = recipe_of(config, need("input"), need("output"), FLAGS.fold)
+    if FLAGS.dry_run:
+        print(foretell(recipe, shard))
+        return 0
+    workers = config.data.processes or None
+    store = preparing.prepare(recipe, processes=workers, progress=not FLAGS.quiet, shard=shard)
     print(f"{FLAGS.output}: " + (f"{len(store.volumes)} volumes" if store else "shard done"))
     return 0
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from cyclesh import __version__
 from cyclesh.data.geometry import Grid, inside, resample_image
-from cyclesh.data.nifti import Header, nifti_bytes
-from cyclesh.data.raw import Scan
+from cyclesh.data.nifti import Header, Scan, nifti_bytes
 from cyclesh.data.store import restore
 from cyclesh.deployed import Deployed
 from cyclesh.region import Region

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from cyclesh.data.crop import sample_scan
 from cyclesh.data.geometry import Grid, covering_grid, crop_grid, inside, mask_box_mm
-from cyclesh.data.prepare import sample_scan
-from cyclesh.data.raw import Scan
+from cyclesh.data.nifti import Scan
 from cyclesh.data.store import normalise
 from cyclesh.deployed import Deployed
 from cyclesh.errors import UserError

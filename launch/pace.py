@@ -28,6 +28,7 @@ from cyclesh.data.description import HEART, Description, describe
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.prepare import prepare
+from cyclesh.data.recipe import draw_up
 from cyclesh.data.store import VOLUMES, Store
 
 
@@ -42,7 +43,7 @@ def grid_of(raw: Path, args: argparse.Namespace) -> Description:
 def measure(raw: Path, target: Path, args: argparse.Namespace) -> dict:
     """Prepare, in a process that has done nothing else yet."""
     begin = time.perf_counter()
-    store = prepare(raw, target, grid_of(raw, args), progress=False)
+    store = prepare(draw_up(raw, target, grid_of(raw, args)), progress=False)
     seconds = time.perf_counter() - begin
     own, workers = (
         resource.getrusage(who).ru_maxrss / 1024

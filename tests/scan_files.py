@@ -6,6 +6,9 @@ import nibabel as nib
 import numpy as np
 
 from cyclesh.data.description import Description
+from cyclesh.data.prepare import prepare
+from cyclesh.data.recipe import draw_up
+from cyclesh.data.store import Store
 
 LPS = np.diag([-2.0, -2, 2, 1])
 
@@ -58,3 +61,12 @@ def write_raw(root: Path, subjects: int = 4) -> Path:
         for number in range(1, subjects + 1):
             write_case(root, modality, number)
     return root
+
+
+def prepared(
+    raw: Path | str, target: Path | str, description: Description = BALLS, **options
+) -> Store | None:
+    """The store of a raw folder, without a word; options of `draw_up` and of `prepare`."""
+    drawn = {key: options.pop(key) for key in ("fractions", "seed", "fold") if key in options}
+    recipe = draw_up(raw, target, description, **drawn)
+    return prepare(recipe, **{"processes": 1, "progress": False, **options})

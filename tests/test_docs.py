@@ -13,7 +13,8 @@ from scan_files import balls, save, voxels
 
 from cyclesh.data.description import HEART, describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, write_phantom
-from cyclesh.data.raw import find_cases, split_cases
+from cyclesh.data.raw import find_cases
+from cyclesh.data.splits import split_cases
 from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent

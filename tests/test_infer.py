@@ -19,7 +19,7 @@ from scan_files import BALLS
 
 from cyclesh import infer, outputs, region
 from cyclesh.data.geometry import Grid, crop_grid
-from cyclesh.data.raw import read_image
+from cyclesh.data.nifti import read_image
 from cyclesh.data.scans import read_scan
 from cyclesh.data.store import restore
 from cyclesh.deployed import load

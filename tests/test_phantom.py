@@ -12,7 +12,8 @@ from cyclesh.data import phantom
 from cyclesh.data.anatomy import LABELS, STRUCTURES
 from cyclesh.data.description import HEART, describe, read_dataset_json
 from cyclesh.data.phantom import Job, PhantomSpec, phantom_key, render_case, write_phantom
-from cyclesh.data.raw import find_cases, split_cases
+from cyclesh.data.raw import find_cases
+from cyclesh.data.splits import split_cases
 from cyclesh.errors import UserError
 
 TINY = PhantomSpec(

@@ -11,18 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
+from scan_files import prepared as run
 
 from cyclesh.data import prepare as preparing
-from cyclesh.data.description import HEART
-from cyclesh.data.geometry import Grid, resample_image, resample_labels
-from cyclesh.data.prepare import class_indices, crop_case, intensity_window, plan, prepare
-from cyclesh.data.raw import Case, Scan, read_labels
+from cyclesh.data.nifti import read_labels
+from cyclesh.data.recipe import Recipe
 from cyclesh.data.store import Store, restore
 from cyclesh.errors import UserError
-
-
-def run(raw, store, description=BALLS, **kwargs):
-    return prepare(raw, store, description, **{"processes": 1, "progress": False, **kwargs})
 
 
 @pytest.fixture
@@ -32,19 +27,6 @@ def raw(tmp_path):
 
 def content(folder: Path) -> dict:
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def scan(values: np.ndarray, affine: np.ndarray) -> Scan:
-    return Scan(values, Grid(values.shape, affine), "int16", "")
-
-
-CT_CASE = Case("ct_1", "ct", "ct_1", Path("image.nii"), Path("label.nii"), None)
-
-
-def crop(label_xyz, image_xyz=None, affine=LPS, description=BALLS, case=CT_CASE):
-    image_xyz = voxels(label_xyz, case.modality) if image_xyz is None else image_xyz
-    image = scan(image_xyz.T.astype(np.float32), affine)
-    return crop_case(image, scan(label_xyz.T.astype(np.int32), affine), case, description)
 
 
 def test_store_of_a_raw_folder(raw, tmp_path):
@@ -73,78 +55,6 @@ def test_the_structures_are_centred(raw, tmp_path):
         assert np.abs(middle - (np.array(BALLS.shape) - 1) / 2).max() <= 0.5
 
 
-def test_same_voxel_grid_is_copied_exactly():
-    # Spacing 2 = the scan's, odd shape and box: crop centres fall on voxel centres.
-    label = np.zeros((9, 9, 9), np.uint8)
-    label[3:6, 2:7, 4:5] = 7  # (x, y, z); centre (4, 4, 4)
-    image = np.arange(729, dtype=np.int16).reshape(9, 9, 9) - 300
-    description = dataclasses.replace(BALLS, shape=(3, 5, 3))
-    got = crop(label, image, description=description)
-    expected = image[3:6, 2:7, 3:6].T[:, ::-1, ::-1]  # LPS -> front and right
-    restored = restore(got.image / np.float32(32767), got.window)
-    np.testing.assert_allclose(restored, expected, atol=0.02)
-    np.testing.assert_array_equal(got.label, (label[3:6, 2:7, 3:6] == 7).T * 2)
-    # Source index (x, y, z) = (5, 6, 3) is crop index (0, 0, 0): -2*5, -2*6, 2*3 mm.
-    np.testing.assert_allclose(got.grid.affine[:3, 3], [-10, -12, 6])
-
-
-def rotated(affine: np.ndarray, degrees: float) -> np.ndarray:
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
-
-
-@pytest.mark.parametrize("flip", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_orientation_of_the_file_does_not_matter(flip):
-    """The same anatomy stored with permuted and reversed axes gives the same crop."""
-    label, straight = balls(4), crop(balls(4))
-    image = voxels(label, "ct")
-    affine = LPS.copy()
-    affine[:3, 3] += affine[:3, 0] * (label.shape[0] - 1)
-    affine[:3, 0] *= -1  # the x axis of the file reversed
-    stored = [np.transpose(a[::-1], flip) for a in (label, image)]
-    affine = affine[:, [*flip, 3]]
-    got = crop(stored[0], stored[1], affine)
-    np.testing.assert_array_equal(got.label, straight.label)
-    assert np.abs(got.image.astype(int) - straight.image).max() <= 1
-    np.testing.assert_allclose(got.grid.affine, straight.grid.affine, atol=1e-6)
-
-
-def test_oblique_scans_come_out_straight_and_go_back():
-    label, affine = balls(2, (30, 30, 30)), rotated(LPS, 25)
-    got = crop(label, affine=affine)
-    assert np.count_nonzero(got.grid.affine[:3, :3]) == 3
-    back = resample_labels(got.label, got.grid, Grid((30, 30, 30), affine)).T
-    truth = np.searchsorted((3, 7), label, side="right")
-    assert (back == truth).mean() > 0.98 and set(np.unique(back)) == {0, 1, 2}
-
-
-def test_there_and_back_restores_hu():
-    label = balls(0, (20, 18, 16))
-    smooth = -300 + 40 * np.add.outer(np.add.outer(np.arange(20), np.arange(18)), np.arange(16)) / 3
-    got = crop(label, smooth)
-    unit = got.image / np.float32(32767)
-    back = resample_image(restore(unit, got.window), got.grid, Grid((16, 18, 20), LPS), np.nan).T
-    known = np.isfinite(back)
-    inner = known & np.roll(known, 1, 0) & np.roll(known, -1, 0)
-    assert known.sum() > 1500
-    assert np.abs(back - np.clip(smooth, -500, 500))[inner].mean() < 8
-
-
-def test_crop_larger_than_the_scan_is_the_windows_low():
-    got = crop(balls(), description=dataclasses.replace(BALLS, shape=(40, 40, 40)))
-    assert (got.image[0] == -32767).all() and (got.image[:, :, -1] == -32767).all()
-    assert (got.image > -32767).sum() > 5000
-
-
-def test_cut_by_hand():
-    label = np.zeros((20, 18, 16), np.uint8)
-    label[4:16, 5:13, 8] = 3  # 12 x 8 voxels of 2 mm in one slice
-    label[9:11, 8:10, 4:13] = 7  # 9 slices
-    got = crop(label, description=dataclasses.replace(BALLS, shape=(9, 8, 6)))
-    # x keeps 6 of 12 voxels of the slab, the core is whole; in slice 8 the core replaces 4 voxels.
-    assert got.cut == {"shell": pytest.approx(48 / 92, abs=1e-6), "core": 0.0}
-
-
 def test_percentile_window_is_of_the_crop_and_recorded(raw, tmp_path):
     store = run(raw, tmp_path / "s")
     windows = {v.window for v in store.select("mr", "train") + store.select("mr", "test")}
@@ -152,38 +62,6 @@ def test_percentile_window_is_of_the_crop_and_recorded(raw, tmp_path):
     for volume in store.select("mr", "train"):
         clipped = np.abs(store.image(volume)) > 0.9999
         assert 0.002 < clipped.mean() < 0.03  # 0.5 % at each end, before smoothing
-
-
-def test_window_by_hand():
-    values = np.arange(1001, dtype=float)
-    assert intensity_window(("percentile", 0.5, 99.5), values, Path("a")) == (5, 995)
-    assert intensity_window(("fixed", -800, 800), values, Path("a")) == (-800, 800)
-    with pytest.raises(UserError, match="a.nii: is constant"):
-        intensity_window(("percentile", 0, 100), np.ones(9), Path("a.nii"))
-
-
-def test_nan_is_neither_measured_nor_spread():
-    label = balls()
-    image = voxels(label, "mr").astype(float)
-    case = dataclasses.replace(CT_CASE, modality="mr")
-    clean = crop(label, image, case=case)
-    image[:4] = np.nan
-    image[0, 0, 0] = np.inf
-    got = crop(label, image, case=case)
-    assert got.window == pytest.approx(clean.window, abs=10)
-    same = got.image[label.shape[2] // 2, 4:-4, 4:-4]
-    assert np.abs(same.astype(int) - clean.image[8, 4:-4, 4:-4]).max() < 3000
-    with pytest.raises(UserError, match="no finite voxel"):
-        crop(label, np.full(label.shape, np.nan), case=case)
-
-
-def test_classes_aliases_and_dropped():
-    values = np.array([0, 500, 600, 420, 421, 550, 205, 820, 850])
-    classes = class_indices(values, HEART, Path("a.nii"))
-    np.testing.assert_array_equal(classes, [0, 1, 2, 3, 3, 4, 5, 0, 0])
-    for strange in (1, 422, -1, 10**9, -(10**9), 851):
-        with pytest.raises(UserError, match=f"a.nii: unknown label value {strange};"):
-            class_indices(np.array([0, strange]), HEART, Path("a.nii"))
 
 
 @pytest.mark.parametrize(
@@ -300,10 +178,13 @@ def test_shards_share_the_work(raw, tmp_path):
         run(raw, tmp_path / "t", shard=(3, 3))
 
 
-@pytest.mark.parametrize("moment", ["_prepare_into", "_entry", "_manifest", "_finish"])
-def test_another_run_finishes_in_between(raw, tmp_path, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("owner", "moment"),
+    [(preparing, "_make"), (Recipe, "entry"), (Recipe, "manifest"), (preparing, "_finish")],
+)
+def test_another_run_finishes_in_between(raw, tmp_path, monkeypatch, owner, moment):
     whole = content(run(raw, tmp_path / "whole").root)
-    original, inside = getattr(preparing, moment), []
+    original, inside = getattr(owner, moment), []
 
     def overtaken(*args, **kwargs):
         if not inside:
@@ -311,7 +192,7 @@ def test_another_run_finishes_in_between(raw, tmp_path, monkeypatch, moment):
             run(raw, tmp_path / "s")
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(preparing, moment, overtaken)
+    monkeypatch.setattr(owner, moment, overtaken)
     assert content(run(raw, tmp_path / "s").root) == whole
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "s", "whole"]
 
@@ -365,10 +246,10 @@ def test_processes_do_not_change_a_byte(raw, tmp_path):
 
 def test_killed_outright_leaves_nothing_that_looks_finished(raw, tmp_path):
     code = (
-        "import sys, time; from scan_files import BALLS; from cyclesh.data import prepare as p\n"
+        "import sys, time; from scan_files import prepared; from cyclesh.data import prepare as p\n"
         "crop = p.crop_case\n"
         "p.crop_case = lambda *a: (time.sleep(0.3), crop(*a))[1]\n"
-        f"p.prepare({str(raw)!r}, {str(tmp_path / 's')!r}, BALLS, processes=1)\n"
+        f"prepared({str(raw)!r}, {str(tmp_path / 's')!r})\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"}
     child = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL)
@@ -404,16 +285,6 @@ def test_splits_subjects_and_pairs_reach_the_manifest(raw, tmp_path):
     np.testing.assert_array_equal(store.label(paired), store.label(truth))
     assert paired.affine == truth.affine
     assert run(raw, tmp_path / "s", seed=4).split_sha256 == store.split_sha256
-
-
-def test_plan_says_and_does_nothing(raw, tmp_path):
-    text = plan(raw, tmp_path / "s", BALLS)
-    assert "8 volumes (0 of them done already)" in text and "0.1 MB" in text
-    assert "12x14x16 voxels of 2x2x2 mm" in text
-    assert "ct: 2 train, 1 val, 1 test" in text
-    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
-    run(raw, tmp_path / "s")
-    assert "finished already" in plan(raw, tmp_path / "s", BALLS)
 
 
 def test_progress_without_a_terminal(raw, tmp_path, capsys):

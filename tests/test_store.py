@@ -3,9 +3,8 @@ import json
 
 import numpy as np
 import pytest
-from scan_files import BALLS, write_raw
+from scan_files import BALLS, prepared, write_raw
 
-from cyclesh.data.prepare import prepare
 from cyclesh.data.store import Store, decode, encode, is_store, normalise, restore
 from cyclesh.errors import UserError
 
@@ -13,7 +12,7 @@ from cyclesh.errors import UserError
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
-    prepare(write_raw(root / "raw"), root / "s", BALLS, processes=1, progress=False)
+    prepared(write_raw(root / "raw"), root / "s")
     return root / "s"
 
 

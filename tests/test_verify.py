@@ -5,9 +5,8 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
+from scan_files import BALLS, LPS, balls, prepared, save, voxels, write_case, write_raw
 
-from cyclesh.data.prepare import prepare
 from cyclesh.data.verify import Report, verify
 from cyclesh.errors import UserError
 
@@ -150,7 +149,7 @@ def test_one_fault_of_one_file(raw, file, spoil, severity, code, says):
 def test_what_prepare_refuses_is_an_error_here(raw, tmp_path, file, spoil):
     spoil(raw / file)
     with pytest.raises(UserError):
-        prepare(raw, tmp_path / "s", BALLS, processes=1, progress=False)
+        prepared(raw, tmp_path / "s")
     assert not check(raw).ok
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from cyclesh.data.geometry import Grid
-from cyclesh.data.raw import NotOneVolume, Scan, Unreadable, file_sha256
+from cyclesh.data.nifti import NotOneVolume, Scan, Unreadable, file_sha256
 from cyclesh.errors import UserError
 
 DICOM_MAGIC = (128, b"DICM")  # offset and content

@@ -7,7 +7,9 @@ from cyclesh.cache import cache_folder, key_of, locked
 from cyclesh.data.description import Description, describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, dataset_json, phantom_key, write_phantom
 from cyclesh.data.prepare import prepare
-from cyclesh.data.raw import find_cases, split_cases
+from cyclesh.data.raw import find_cases
+from cyclesh.data.recipe import Recipe, Shard, draw_up
+from cyclesh.data.splits import split_cases
 from cyclesh.data.store import Store, is_store
 from cyclesh.data.verify import verify
 from cyclesh.errors import UserError
@@ -108,56 +110,43 @@ def _prepared(raw: Path, config, progress: bool) -> Store:
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = verify(raw, description)
+        report = verify(raw, description, fractions=tuple(data.fractions))
         if not report.ok:
             first = report.faults[0]
             raise UserError(
                 f"{raw}: {report.count('error')} faults, the first in {first.file}: "
                 f"{first.message}; --mode=verify --input={raw} lists them all"
             )
-        return prepare(
-            raw,
-            folder,
-            description,
-            fractions=tuple(data.fractions),
-            seed=data.split_seed,
-            processes=data.processes or None,
-            progress=progress,
-        )
+        recipe = recipe_of(config, raw, folder)
+        return prepare(recipe, processes=data.processes or None, progress=progress)
 
 
-def prepare_store(
-    config, raw: str, output: str, shard: str, fold: int, progress: bool = True
-) -> Store | None:
-    """`--mode=prepare`: a raw folder into a store of the user's choice.
-
-    Args:
-      shard: "i/n": do the i-th (from 0) of n shares of the volumes; None is returned until the
-        last share is done.
-      fold: draws another split of the same data.
-    """
-    try:
-        index, count = (int(part) for part in shard.split("/"))
-    except ValueError:
-        index, count = -1, 0
-    if not 0 <= index < count:
-        raise UserError(f"--shard={shard}: give i/n with i from 0 to n-1")
+def recipe_of(config, raw: Path | str, target: Path | str, fold: int = 0) -> Recipe:
+    """The recipe of a raw folder's store, as a config has it; `fold` draws another split."""
     if fold < 0:
         raise UserError(f"--fold={fold}: give 0 or more")
     if not Path(raw).is_dir():
         raise UserError(f"--input={raw}: no such folder")
     data = config.data
-    return prepare(
+    return draw_up(
         raw,
-        output,
+        target,
         _description(Path(raw), data),
         fractions=tuple(data.fractions),
         seed=data.split_seed,
         fold=fold,
-        processes=data.processes or None,
-        progress=progress,
-        shard=(index, count),
     )
+
+
+def parse_shard(text: str) -> Shard:
+    """ "i/n", the i-th (from 0) of n shares of the volumes."""
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise UserError(f"--shard={text}: give i/n with i from 0 to n-1")
+    return index, count
 
 
 def _description(raw: Path, data) -> Description:

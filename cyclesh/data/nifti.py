@@ -1,8 +1,11 @@
-"""Results as NIfTI on exactly the grid they belong to, and files written all or none."""
+"""NIfTI files: read whole or refused by name; written on exactly the grid they belong to."""
 
 import gzip
+import hashlib
 import os
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +15,118 @@ from cyclesh.data.geometry import Grid
 from cyclesh.errors import UserError
 
 Header = nib.Nifti1Header  # NIfTI-2's is one, too
+
+
+class Unreadable(UserError):
+    """A file that is missing, damaged or no NIfTI of scalars."""
+
+
+class NotOneVolume(UserError):
+    """A file with another number of axes than three."""
+
+
+class NotLabels(UserError):
+    """A label file whose values are no label values."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One read file: (z, y, x) voxels, where they lie, and what exactly was read."""
+
+    values: np.ndarray
+    grid: Grid
+    dtype: str  # of the voxels in the file
+    sha256: str  # of the file
+
+
+def read_image(path: Path | str) -> Scan:
+    """A scalar 3D NIfTI with slope and intercept applied: float32 (z, y, x).
+
+    Raises Unreadable or NotOneVolume (UserErrors that name the file).
+    """
+    image, sha256 = _load(Path(path))
+    with _blame(Path(path)):
+        values = image.get_fdata(dtype=np.float32, caching="unchanged")
+    return _scan(Path(path), image, values, sha256)
+
+
+def read_labels(path: Path | str) -> Scan:
+    """A 3D NIfTI of whole numbers: int32 (z, y, x). Raises as `read_image`, and NotLabels."""
+    path = Path(path)
+    image, sha256 = _load(path)
+    with _blame(path):
+        values = np.asanyarray(image.dataobj)
+    fractional = values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))
+    if fractional or not np.isfinite(values).all():
+        raise NotLabels(f"{path}: a label file must hold whole numbers only")
+    if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
+        raise NotLabels(f"{path}: a label value does not fit 32 bits")
+    return _scan(path, image, values.astype(np.int32), sha256)
+
+
+def read_header(path: Path | str) -> nib.Nifti1Image:
+    """The NIfTI with its header and affine, its voxels not yet converted. Raises Unreadable."""
+    return _load(Path(path))[0]
+
+
+def file_sha256(path: Path | str) -> str:
+    """Hash of a file's bytes, the `sha256` that reading it gives."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    MemoryError,  # what a header may ask for
+    ValueError,
+    OverflowError,
+    zlib.error,
+    nib.wrapstruct.WrapStructError,
+    nib.spatialimages.HeaderDataError,
+    nib.filebasedimages.ImageFileError,
+)
+
+
+class _blame:
+    """Turns what nibabel, gzip and zlib raise for a damaged file into an Unreadable naming it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, _DAMAGE):
+            reason = " ".join(str(error).split()) or kind.__name__
+            raise Unreadable(f"{self.path}: cannot be read as NIfTI ({reason})") from None
+
+
+def _load(path: Path) -> tuple[nib.Nifti1Image, str]:
+    """One pass: the bytes that are hashed are those that are parsed; gzip verifies its checksum."""
+    with _blame(path):
+        data = path.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        kind = nib.Nifti2Image if data[4:8] == b"n+2\0" else nib.Nifti1Image
+        image = kind.from_bytes(data)
+        if image.get_data_dtype().kind not in "iufb":
+            raise ValueError(f"voxels of type {image.get_data_dtype()}; need scalars")
+        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+            raise ValueError("the affine is singular")
+        return image, sha256
+
+
+def _scan(path: Path, image, values: np.ndarray, sha256: str) -> Scan:
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3 or 0 in values.shape:
+        size = "x".join(map(str, values.shape))
+        raise NotOneVolume(f"{path}: must be one 3D volume, not {size}")
+    grid = Grid(values.shape[::-1], np.asarray(image.affine, float))
+    return Scan(values.T, grid, str(image.get_data_dtype()), sha256)
 
 
 def nifti_bytes(values: np.ndarray, grid: Grid, header: Header | None) -> bytes:

@@ -14,10 +14,9 @@ import nibabel as nib
 import numpy as np
 
 from cyclesh.data.description import Window
+from cyclesh.data.inspection import AIR_HU, PLAUSIBLE_SPACING_MM
 from cyclesh.data.itk import is_dicom, read_series, read_volume
-from cyclesh.data.nifti import Header
-from cyclesh.data.raw import Scan, read_header, read_image
-from cyclesh.data.verify import AIR_HU, PLAUSIBLE_SPACING_MM
+from cyclesh.data.nifti import Header, Scan, read_header, read_image
 from cyclesh.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
