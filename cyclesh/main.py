@@ -52,7 +52,9 @@ flags.DEFINE_bool("overlay", False, "translate, segment: write a picture of each
 flags.DEFINE_integer(
     "pass_voxels", 0, "translate, segment: largest volume in one pass; 0: as memory allows", 0
 )
-flags.DEFINE_bool("dry_run", False, "train, bench, reproduce: say what would happen, do nothing")
+flags.DEFINE_bool(
+    "dry_run", False, "train, bench, reproduce, prepare: say what would happen, do nothing"
+)
 flags.DEFINE_string("compare", "", "report: the workdir of a run to put beside this one")
 flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
 flags.DEFINE_list("only", [], "reproduce: which tables and figures, as table1,table2; else all")
@@ -144,8 +146,6 @@ def infer() -> int:
 
     if not FLAGS.workdir and FLAGS.config is None:
         raise UserError(f"--mode={FLAGS.mode}: give --workdir=FOLDER of a trained run")
-    if FLAGS.mode == "segment" and FLAGS.to:
-        raise UserError(f"--to={FLAGS.to}: goes with --mode=translate")
     need("to" if FLAGS.mode == "translate" else "modality", "MODALITY")
     task = Task(
         FLAGS.modality,
@@ -232,6 +232,24 @@ MODES = {
     "reproduce": reproduce,
 }
 
+_SCANS = ("translate", "segment")
+# Flags that change what is made, and the modes that know them: elsewhere they are refused.
+MODES_OF_FLAGS = {
+    "split": ("evaluate",),
+    "checkpoint": ("evaluate", "export", *_SCANS),
+    "shard": ("prepare",),
+    "fold": ("prepare",),
+    "to": ("translate",),
+    "probabilities": ("segment",),
+    **dict.fromkeys(("modality", "grid", "extent", "center"), _SCANS),
+    **dict.fromkeys(("overwrite", "overlay", "pass_voxels"), _SCANS),
+    "dry_run": ("train", "bench", "reproduce", "prepare"),
+    "compare": ("report",),
+    "half": ("export",),
+    **dict.fromkeys(("only", "trial", "launch"), ("reproduce",)),
+    **dict.fromkeys(("coordinator", "processes", "process"), ("train",)),
+}
+
 
 def need(flag: str, what: str = "PATH") -> str:
     if not FLAGS[flag].value:
@@ -292,12 +310,9 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
     if FLAGS.quiet and FLAGS.verbose:
         raise UserError("--quiet and --verbose: give one of them")
-    if FLAGS.compare and FLAGS.mode != "report":
-        raise UserError(f"--compare={FLAGS.compare}: goes with --mode=report")
-    if FLAGS.half and FLAGS.mode != "export":
-        raise UserError("--half: goes with --mode=export")
-    if (FLAGS.coordinator or FLAGS.processes or FLAGS.process) and FLAGS.mode != "train":
-        raise UserError("--coordinator, --processes, --process: go with --mode=train")
+    for name, modes in MODES_OF_FLAGS.items():
+        if FLAGS[name].value != FLAGS[name].default and FLAGS.mode not in modes:
+            raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={' or '.join(modes)}")
 
 
 # In huge pages; never given back; in one arena, as other arenas map each large block anew.

@@ -78,9 +78,11 @@ def translated(model: Deployed, task: Task, source: Source, seen: Region, target
         classes = _classes(model.segment(task.modality, seen.image), scanned)
         fake_classes = _classes(model.segment(task.to, fake), scanned)
         agreement = agreement_of(classes, fake_classes, model.description.names)
+    share = "not known" if agreement is None else f"{agreement['share']:.2f}"
+    made = f"synthetic {task.to} (agreement {share})"
     views = [
         View(f"{task.modality}, as read", seen.image, classes),
-        View(f"synthetic {task.to}", np.where(scanned, fake, np.float32(-1)), fake_classes),
+        View(made, np.where(scanned, fake, np.float32(-1)), fake_classes),
     ]
     sidecar = _sidecar(model, task, source, seen) | {
         "window_of_result": list(window),
@@ -88,7 +90,6 @@ def translated(model: Deployed, task: Task, source: Source, seen: Region, target
         "agreement": agreement,
         "seam": seam_of(model, task.to, seen.image, fake),
     }
-    share = "not known" if agreement is None else f"{agreement['share']:.2f}"
     files = _files(model, task, seen, place, views, sidecar, target)
     return files | {target: nifti_bytes(values, place.grid, place.header)}, f"agreement {share}"
 
@@ -158,8 +159,11 @@ def agreement_of(
         return None
     scores = dice(after, before, len(names) + 1)
     return {
-        "share": float((before == after)[either].mean()),
-        "dice": {n: None if np.isnan(s) else float(s) for n, s in zip(names, scores, strict=True)},
+        "share": round(float((before == after)[either].mean()), 4),
+        "dice": {
+            name: None if np.isnan(score) else round(float(score), 4)
+            for name, score in zip(names, scores, strict=True)
+        },
     }
 
 

@@ -335,6 +335,9 @@ COMMANDS = {
     "passes of less than nothing": (f"{TRANSLATE} --pass_voxels=-1", "pass_voxels"),
     "half precision of a segmentation": (f"{SEGMENT} --half", "--half"),
     "segmentation by several processes": (f"{SEGMENT} --processes=2", "--mode=train"),
+    "a dry run of what has none": (f"{SEGMENT} --dry_run", "--dry_run: goes with --mode=train"),
+    "a share of what is not shared": (f"{SEGMENT} --shard=1/2", "--shard=1/2: goes with"),
+    "a grid of what has none": (f"{CONFIG}:tiny --workdir=NEW --grid=network", "--grid=network"),
     "passes of half a voxel": (f"{TRANSLATE} --pass_voxels=0.5", "pass_voxels"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scan_files import BALLS, LPS, balls, prepared, save, voxels, write_case, write_raw
+from scan_formats import patch_header
 
 from cyclesh.data.verify import Report, verify
 from cyclesh.errors import UserError
@@ -210,10 +211,44 @@ def test_a_pair_shares_its_label(raw):
     assert faults(raw) == []
 
 
+def test_what_shows_only_on_the_training_grid(raw):
+    """Voxels that differ far from the structures alone, and a pair that lies elsewhere."""
+    label = nib.load(raw / MR_LABEL)
+    where = np.argwhere(np.asanyarray(label.dataobj))
+    low, high = where.min(0), where.max(0) + 1
+    box = tuple(slice(a, b) for a, b in zip(low - 2, high + 2, strict=True))
+
+    def flat_about_the_structures(v):
+        v = v.copy()
+        v[box] = 50
+        return v
+
+    edit(raw / MR, flat_about_the_structures)
+    narrow = dataclasses.replace(BALLS, shape=tuple((high - low)[::-1].tolist()))
+    (fault,) = (f for f in check(raw, narrow).faults if f.severity == "error")
+    assert (fault.file, fault.code) == (MR, "crop") and "is constant (50)" in fault.message
+    far = LPS.copy()
+    far[0, 3] += 500
+    save(raw / "paired/mr_of_ct_train_1_image.nii.gz", voxels(balls(1), "mr", 5), far)
+    save(raw / "paired/mr_of_ct_train_1_label.nii.gz", balls(1), far)
+    (fault,) = (f for f in check(raw).faults if f.severity == "error")
+    assert fault.file == "paired/mr_of_ct_train_1_image.nii.gz" and fault.code == "crop"
+    assert "lies elsewhere than ct_train_1" in fault.message
+
+
+def test_a_header_that_asks_for_more_than_memory_holds(raw):
+    path = raw / "ct_train" / "ct_train_2_image.nii"
+    (raw / CT).unlink()
+    save(path, voxels(balls(2), "ct"))
+    patch_header(path, dim=(3, 32767, 32767, 32767, 1, 1, 1, 1))
+    assert faults(raw) == [("ct_train/ct_train_2_image.nii", "error", "unreadable")]
+
+
 def test_structures_that_the_crop_cuts(raw):
     small = dataclasses.replace(BALLS, shape=(8, 14, 16))
     codes = {(severity, code) for _, severity, code in faults(raw, small)}
     assert codes == {("warning", "larger-than-crop")}
+    assert "the crop of 16x28x32 mm (z, y, x) cuts off " in check(raw, small).faults[0].message
 
 
 def test_strangers_are_named(raw):

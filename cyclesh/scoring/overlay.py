@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
+import matplotlib.patheffects
 import numpy as np
 from contourpy import contour_generator  # what matplotlib itself draws contours with
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cyclesh.scoring.slices import PLANES, cut, cut_sizes_mm, pixel_mm
+from cyclesh.scoring.slices import PLANES, Plane, cut, cut_sizes_mm, pixel_mm
 from cyclesh.scoring.style import plot_style, structure_colour
 
 CUTS_WIDTH_INCHES = 9.0
@@ -47,7 +48,8 @@ def overlay_png(
             for plane, axis in zip(PLANES, line, strict=True):
                 classes = None if view.classes is None else cut(view.classes, plane, centre)
                 pixels, size_mm = cut(view.image, plane, centre), pixel_mm(plane, spacing_mm)
-                draw_outlined(axis, pixels, classes, size_mm)
+                draw_outlined(axis, pixels, classes, size_mm, "bilinear")
+                _name_sides(axis, plane)
                 axis.set_axis_off()
             line[0].set_title(view.name)
         lines = [Line2D([], [], color=structure_colour(i)) for i in range(len(structures))]
@@ -56,6 +58,16 @@ def overlay_png(
         figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _name_sides(axis: Axes, plane: Plane) -> None:
+    """Which of the patient's sides is at the left and at the top."""
+    rim = [matplotlib.patheffects.withStroke(linewidth=2, foreground="black")]
+    for x, y, side in ((0.025, 0.5, plane.left), (0.5, 0.965, plane.top)):
+        axis.text(
+            x, y, side, color="white", ha="center", va="center", fontsize=8,
+            path_effects=rim, transform=axis.transAxes,
+        )  # fmt: skip
 
 
 def outlines(mask: np.ndarray, size_mm: tuple[float, float]) -> list[np.ndarray]:
