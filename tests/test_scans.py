@@ -52,6 +52,29 @@ def test_a_series_is_rescaled_and_its_slices_are_put_in_order(tmp_path):
     np.testing.assert_array_equal(scans.read_scan(series)[0].values, even.T)
 
 
+def test_every_slice_has_a_slope_of_its_own(tmp_path):
+    """Of the first it is a whole number, as some scanners write them; of the others it is not."""
+    affine = affine_of("LPS", SPACING, SHAPE)
+    values = voxels(affine) // 2 * 2
+    series = write_series(tmp_path / "s", values, affine, slope=2, intercept=-1024)
+    stored, wanted = (values.T + 1024) // 2, []
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series))
+    for number, name in enumerate(names):
+        slope = "3 " if number == 0 else f"{0.5 + number / 100:.2f}"
+        set_slope(Path(name), slope)
+        wanted.append(stored[number] * float(slope) - 1024)
+    np.testing.assert_allclose(scans.read_scan(series)[0].values, wanted, atol=1e-3)
+
+
+def set_slope(path: Path, text: str) -> None:
+    """Writes the text of (0028,1053) into a slice that the library wrote with implicit types."""
+    tag = bytes((0x28, 0, 0x53, 0x10))
+    before, after = path.read_bytes().split(tag)
+    length = int.from_bytes(after[:4], "little")
+    field = tag + len(text).to_bytes(4, "little") + text.encode()
+    path.write_bytes(before + field + after[4 + length :])
+
+
 def test_the_slices_of_a_tilted_gantry_stay_where_they_are(tmp_path):
     affine = affine_of("LPS", SPACING, SHAPE)
     series = write_series(tmp_path / "s", voxels(affine), affine)

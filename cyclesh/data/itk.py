@@ -31,7 +31,7 @@ def read_volume(path: Path) -> Scan:
     _require_volume(image, path)
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
-    return _scan(image, _affine(image), file_sha256(path))
+    return _scan(image, _affine(image), image.GetPixelID(), file_sha256(path))
 
 
 def is_dicom(path: Path) -> bool:
@@ -64,19 +64,31 @@ def read_series(folder: Path) -> Scan:
     if len(files[0]) == 1:
         return read_volume(Path(files[0][0]))
     with _blame(folder):
-        image = sitk.ReadImage(files[0])
-        positions = np.array([_position(name) for name in files[0]])
+        slices = [_header(name) for name in files[0]]
+    _require_scalars(slices[0].GetNumberOfComponents(), slices[0].GetPixelID(), folder)
+    positions = np.array(
+        [_position(reader, name) for reader, name in zip(slices, files[0], strict=True)]
+    )
+    with _blame(folder):
+        # As numbers with a point: ITK would cut all slices to the first one's type, whose slope
+        # may be a whole number where the others' are not.
+        image = sitk.ReadImage(files[0], sitk.sitkFloat32)
     _require_volume(image, folder)
     content = hashlib.sha256()
     for name in files[0]:
         content.update(bytes.fromhex(file_sha256(name)))
-    return _scan(image, _series_affine(image, positions, folder), content.hexdigest())
+    affine, dtype = _series_affine(image, positions, folder), slices[0].GetPixelID()
+    return _scan(image, affine, dtype, content.hexdigest())
 
 
-def _position(path: str) -> list[float]:
+def _header(path: str) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(path)
     reader.ReadImageInformation()
+    return reader
+
+
+def _position(reader: sitk.ImageFileReader, path: str) -> list[float]:
     if not reader.HasMetaDataKey(POSITION):
         raise UserError(f"{path}: a DICOM slice without position (0020,0032)")
     return [float(number) for number in reader.GetMetaData(POSITION).split("\\")]
@@ -107,18 +119,23 @@ def _affine(image: sitk.Image) -> np.ndarray:
     return LPS_TO_RAS @ affine
 
 
-def _require_volume(image: sitk.Image, path: Path) -> None:
-    size, components = image.GetSize(), image.GetNumberOfComponentsPerPixel()
-    if components > 1 or "complex" in image.GetPixelIDTypeAsString():
-        kind = image.GetPixelIDTypeAsString()
+def _require_scalars(components: int, pixel_id: int, path: Path) -> None:
+    kind = sitk.GetPixelIDValueAsString(pixel_id)
+    if components > 1 or "complex" in kind:
         raise Unreadable(f"{path}: has voxels of {components} numbers ({kind}); need scalars")
+
+
+def _require_volume(image: sitk.Image, path: Path) -> None:
+    size = image.GetSize()
+    _require_scalars(image.GetNumberOfComponentsPerPixel(), image.GetPixelID(), path)
     if len(size) < 3 or len(size) > 4 or set(size[3:]) - {1}:
         raise NotOneVolume(f"{path}: must be one 3D volume, not {'x'.join(map(str, size))}")
 
 
-def _scan(image: sitk.Image, affine: np.ndarray, sha256: str) -> Scan:
-    values = sitk.GetArrayFromImage(image).astype(np.float32)
-    return Scan(values, Grid(values.shape, affine), image.GetPixelIDTypeAsString(), sha256)
+def _scan(image: sitk.Image, affine: np.ndarray, pixel_id: int, sha256: str) -> Scan:
+    values = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    dtype = sitk.GetPixelIDValueAsString(pixel_id)
+    return Scan(values, Grid(values.shape, affine), dtype, sha256)
 
 
 @contextmanager
