@@ -365,6 +365,10 @@ def status_of(work: Callable[[], int]) -> int:
         print(f"cyclesh: {error}", file=sys.stderr)
         statuses = {UserError: 2, NonFiniteError: 3, Stopped: 75}
         return next(status for kind, status in statuses.items() if isinstance(error, kind))
+    except PermissionError as error:
+        what = f"{error.filename}: {error.strerror}; name another place, or change who may use it"
+        print(f"cyclesh: {what}", file=sys.stderr)
+        return 2
     except OSError as error:
         if disk_trouble(error) is None:
             raise

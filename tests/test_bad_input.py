@@ -244,7 +244,7 @@ def test_all_of_them_at_once_do_not_stop_a_good_one(workdir, tmp_path, capfd):
     bad = [name for name in FILES if "." in name and name.endswith((".gz", ".mha", ".nrrd"))]
     for name in bad:
         FILES[name](folder / f"{bad.index(name):02}_{name}")
-    made = {path.name for path in folder.iterdir() if path.exists()}
+    made = {path.name for path in folder.iterdir()}
     write_scan(folder / "good.nii.gz")
     done = call(
         capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={folder}",

@@ -1,12 +1,13 @@
 """`--mode=translate` and `--mode=segment` end to end: files from disk in, files on disk out."""
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import call, spawn
+from command_line import call, require_one_clear_line, spawn
 from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
 from scan_formats import write_itk, write_series
 
@@ -130,6 +131,31 @@ def test_a_bad_file_does_not_stop_the_others(workdir, tmp_path, capfd):
     done = call(capfd, *command, "--overwrite")
     assert done.out == f"{out}: 3 done\n"
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to the superuser")
+def test_what_may_not_be_read_is_told_and_does_not_stop_the_others(workdir, tmp_path, capfd):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        write_scan(folder / f"{name}.nii.gz")
+    affine = affine_of("LPS", (2, 2, 2), (12, 12, 12))
+    series = write_series(folder / "c", np.arange(12**3, dtype=np.int16).reshape((12,) * 3), affine)
+    (folder / "d").mkdir()
+    locked = [folder / "b.nii.gz", series / "003.dcm", folder / "d"]
+    for path in locked:
+        path.chmod(0)
+    command = ("--mode=segment", "--modality=ct", f"--workdir={workdir}")
+    try:
+        done = call(capfd, *command, f"--input={folder}", f"--output={out}", "--quiet")
+        assert done.status == 2 and done.out == f"{out}: 1 done, 3 failed: b.nii.gz, c, d\n"
+        assert done.err.count("\n") == 3 and "Traceback" not in done.err
+        assert all(str(path) in done.err for path in locked)
+        for path in locked:
+            done = call(capfd, *command, f"--input={path}", f"--output={tmp_path / 'x.nii.gz'}")
+            require_one_clear_line(done, str(path))
+    finally:
+        for path in locked:
+            path.chmod(0o700)
 
 
 def test_an_existing_result_is_kept(workdir, tmp_path, capfd):

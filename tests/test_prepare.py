@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call, require_one_clear_line
 from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
 from scan_files import prepared as run
 
@@ -135,6 +136,15 @@ def test_existing_folders(raw, tmp_path):
     with pytest.raises(UserError, match="is no prepared store"):
         run(raw, tmp_path / "mine")
     assert content(tmp_path / "mine") == {Path("thesis.txt"): b"precious"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to the superuser")
+def test_a_place_that_may_not_be_written_is_named(raw, tmp_path, capfd):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    words = ("--mode=prepare", "--config=configs/joint.py", f"--input={raw}", "--quiet")
+    require_one_clear_line(call(capfd, *words, f"--output={locked / 's'}"), str(locked / "s"))
 
 
 def test_interrupted_work_goes_on(raw, tmp_path, monkeypatch):

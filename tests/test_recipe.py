@@ -13,16 +13,6 @@ from cyclesh.data.nifti import read_labels
 from cyclesh.data.recipe import draw_up, foretell, window_in_words
 from cyclesh.errors import UserError
 
-# The data of `write_raw`, for the command line.
-DATASET = {
-    "structures": {"shell": 3, "core": 7},
-    "aliases": {"8": 7},
-    "dropped": [5],
-    "spacing_mm": [2, 2, 2],
-    "shape": [12, 14, 16],
-    "windows": {"ct": ["fixed", -500, 500], "mr": ["percentile", 0.5, 99.5]},
-}
-
 
 @pytest.fixture
 def raw(tmp_path) -> Path:
@@ -93,7 +83,7 @@ def test_windows_in_words():
 
 
 def test_a_dry_run_of_the_command_makes_nothing(raw, tmp_path, capfd):
-    (raw / "dataset.json").write_text(json.dumps(DATASET))
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
     command = (
         "--mode=prepare", "--config=configs/joint.py", f"--input={raw}",
         f"--output={tmp_path / 's'}", "--quiet",

@@ -38,6 +38,8 @@ def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM files do, or is at least named so; no index of a disc."""
     if path.suffix.casefold() == ".dcm":
         return True
+    if not os.access(path, os.R_OK):
+        return False
     offset, magic = DICOM_MAGIC
     with open(path, "rb") as file:
         begins = file.read(offset + len(magic))[offset:] == magic
@@ -57,7 +59,8 @@ def read_series(folder: Path) -> Scan:
     if len(series) != 1:
         found = f"{len(series)} DICOM series" if series else "no readable DICOM slice"
         raise Unreadable(f"{folder}: holds {found}; give each series a folder of its own")
-    strays = {path for path in folder.iterdir() if path.is_file() and is_dicom(path)}
+    files_beside = {path for path in folder.iterdir() if path.is_file()}
+    strays = {path for path in files_beside if is_dicom(path) or not os.access(path, os.R_OK)}
     strays -= {Path(name) for name in files[0]}
     if strays:
         raise Unreadable(f"{min(strays)}: cannot be read as a DICOM slice; remove or mend it")

@@ -99,7 +99,8 @@ class _blame:
 
     def __exit__(self, kind, error, trace):
         if isinstance(error, _DAMAGE):
-            reason = " ".join(str(error).split()) or kind.__name__
+            reason = getattr(error, "strerror", None) or str(error) or kind.__name__
+            reason = " ".join(reason.split())
             raise Unreadable(f"{self.path}: cannot be read as NIfTI ({reason})") from None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from cyclesh.data.description import Window
 from cyclesh.data.inspection import AIR_HU, PLAUSIBLE_SPACING_MM
 from cyclesh.data.itk import is_dicom, read_series, read_volume
-from cyclesh.data.nifti import Header, Scan, read_header, read_image
+from cyclesh.data.nifti import Header, Scan, Unreadable, read_header, read_image
 from cyclesh.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
@@ -31,22 +31,26 @@ def suffix_of(path: Path) -> str:
 
 def name_of(path: Path) -> str:
     """The scan's name: of the file without its format, or of the series' folder."""
-    return path.name[: len(path.name) - len(suffix_of(path))] if path.is_file() else path.name
+    return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_series(path: Path) -> bool:
-    """Whether a folder holds DICOM slices itself."""
-    return path.is_dir() and any(p.is_file() and is_dicom(p) for p in sorted(path.iterdir()))
+    """Whether a folder holds DICOM slices itself. Raises Unreadable when it may not be listed."""
+    try:
+        return path.is_dir() and any(p.is_file() and is_dicom(p) for p in sorted(path.iterdir()))
+    except PermissionError as error:
+        raise Unreadable(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def find_scans(folder: Path, meant: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
     """The scans of a folder, sorted: its files of known formats, its folders of DICOM slices.
 
+    Those that cannot be read are among them: that is told when their turn comes.
     meant: takes a scan's name and says whether it is one of those to use.
     Returns those and the others. Raises UserError when there is none, or two have one name.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    found = [path for path in entries if (suffix_of(path) and path.is_file()) or is_series(path)]
+    found = [path for path in entries if _seems_a_scan(path)]
     used = [path for path in found if meant(name_of(path))]
     others = [path for path in found if path not in used]
     if not used:
@@ -58,6 +62,15 @@ def find_scans(folder: Path, meant: Callable[[str], bool]) -> tuple[list[Path], 
         if twin != path:
             raise UserError(f"{path}: would be written under the name of {twin.name}; rename one")
     return used, others
+
+
+def _seems_a_scan(path: Path) -> bool:
+    if not path.is_dir():
+        return bool(suffix_of(path))
+    try:
+        return is_series(path)
+    except Unreadable:
+        return True
 
 
 def read_scan(path: Path) -> tuple[Scan, Header | None]:
