@@ -31,6 +31,7 @@ ERROR, WARNING = "error", "warning"
 PLAUSIBLE_SPACING_MM = (0.05, 25.0)  # between micro-CT of a mouse and a scout scan
 HEADER_ROUNDING_VOXELS = 0.01  # what float32 headers may disagree by
 AIR_HU = (-1100, -900)
+CUT_WORTH_TELLING = 0.01  # share of a structure that the training crop cuts off
 CODES = {Unreadable: "unreadable", NotOneVolume: "not-3d", NotLabels: "not-whole-numbers"}
 
 
@@ -225,7 +226,7 @@ def _crop_faults(
         reason = str(error).removeprefix(f"{case.image}: ")
         yield Fault(file_name(case.image, root), ERROR, "crop", reason)
         return
-    shares = ", ".join(f"{share:.1%} of {name}" for name, share in cut.items() if share > 0)
+    shares = ", ".join(f"{s:.0%} of {name}" for name, s in cut.items() if s >= CUT_WORTH_TELLING)
     if shares:
         size = _mm(np.multiply(description.shape, description.spacing_mm))
         message = f"the crop of {size} (z, y, x) cuts off {shares}"
