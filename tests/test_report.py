@@ -16,6 +16,7 @@ from cyclesh.scoring.browser import browser
 from cyclesh.scoring.cases import score_case
 from cyclesh.scoring.figures import samples_of
 from cyclesh.scoring.findings import find_warnings
+from cyclesh.scoring.headline import headline
 from cyclesh.scoring.ranking import agreement, directions, worst_median_best
 from cyclesh.scoring.report import CaseImages, ReportData, figures, write_report
 
@@ -303,6 +304,13 @@ def test_warnings_name_missing_structures_and_low_cases(data):
         "mr_0: low agreement, S-score 0.400 where the median synthetic CT has 0.550",
         "ct_0: low agreement, S-score 0.400 where the median synthetic MR has 0.550",
     ]
+
+
+def test_an_s_score_without_a_ceiling_is_held_against_the_judge(data):
+    table = headline([data])
+    assert "ceiling 0.850" in table  # CT has one, MR none
+    assert table.count("judge 0.800") == 3  # both Dice, and the S-score of MR
+    assert "limit</th>" in table and "–" not in table
 
 
 def test_ranking_by_hand():

@@ -187,7 +187,7 @@ def _curves(run: ReportData) -> list[str]:
 
 
 def _provenance(run: ReportData) -> list[str]:
-    parts = facts.provenance(run.results) + facts.configuration(run.results)
+    parts = facts.provenance(run) + facts.configuration(run.results)
     return [f"<div>{parts}</div>"] if parts else []
 
 
