@@ -224,6 +224,8 @@ def test_figure_4_of_two_runs_has_the_same_samples_of_both(data, tmp_path):
     assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {
         "figure4.png", "figure4_compared.png", "training.png",
     }  # fmt: skip
+    _render(data, tmp_path)
+    assert not list((tmp_path / "figures").glob("figure4_compared.*"))
 
 
 def test_a_run_that_translates_nothing_leaves_figure_4_to_the_other(data):

@@ -27,6 +27,7 @@ from cyclesh.scoring.style import data_url, inline_svg, save_figure
 __all__ = ["CaseImages", "ReportData", "write_report"]
 
 SAMPLES_PER_DIRECTION = 3  # of Figure 4: the worst, the median and the best
+COMPARED = "figure4_compared"  # Figure 4 of two runs
 SHEET_DPI = 110  # of Figure 4 within the page
 WARNINGS_SHOWN = 5
 
@@ -73,6 +74,9 @@ def write_report(runs: Sequence[ReportData], path: Path) -> None:
     drawn = figures(runs)
     for name, figure in drawn.items():
         save_figure(figure, path.parent / "figures" / name)
+    if COMPARED not in drawn:  # that of an earlier report would seem to belong to this one
+        for old in (path.parent / "figures").glob(f"{COMPARED}.*"):
+            old.unlink()
     title = " against ".join(run.title for run in runs)
     body = "\n".join(
         (
@@ -104,7 +108,7 @@ def figures(runs: Sequence[ReportData]) -> dict[str, Figure]:
     draws = [draw for _, draw in _panels(data).values()]
     if draws:
         found["training"] = curves.curves_figure(draws)
-    sheets = {"figure4": runs[:1]} | ({"figure4_compared": runs} if len(runs) > 1 else {})
+    sheets = {"figure4": runs[:1]} | ({COMPARED: runs} if len(runs) > 1 else {})
     for name, shown in sheets.items():
         if samples := samples_of(shown, SAMPLES_PER_DIRECTION):
             titles = [run.title for run in shown] if len(shown) > 1 else [""]
@@ -197,11 +201,10 @@ def _plot(draw: curves.Draw, description: str) -> str:
 
 def _sheet(drawn: Mapping[str, Figure]) -> str:
     """Figure 4 within the page, folded away; it needs no program."""
-    compared = "figure4_compared" in drawn
-    figure = drawn.get("figure4_compared" if compared else "figure4")
+    figure = drawn.get(COMPARED, drawn.get("figure4"))
     if figure is None:
         return ""
-    told = FIGURE_4.format("its translation by either run" if compared else "its translation")
+    told = FIGURE_4.format("its translation" + " by either run" * (COMPARED in drawn))
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.facecolor": "white"}):
         figure.savefig(buffer, format="png", dpi=SHEET_DPI, metadata={"Software": None})
