@@ -108,7 +108,7 @@ def _prepared(raw: Path, config, progress: bool) -> Store:
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = verify(raw, description)
+        report = verify(raw, description, progress=progress)
         if not report.ok:
             first = report.faults[0]
             raise UserError(
