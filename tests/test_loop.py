@@ -15,7 +15,9 @@ def run_with(**schedule) -> SimpleNamespace:
     """A run of 3 epochs of pre-training and 10 of its method."""
     fields = {"early_stop": True, "patience": 2, "min_delta": 0.0, "from_epoch": 0} | schedule
     phases = [SimpleNamespace(epochs=3), SimpleNamespace(epochs=10)]
-    return SimpleNamespace(config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases)
+    return SimpleNamespace(
+        config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases
+    )
 
 
 def rows_of(losses: list[float | None], first_epoch: int = 4) -> list[dict]:
