@@ -77,9 +77,9 @@ def fields() -> ConfigDict:
     w.shape = 1.0  # gamma (3.6)
     w.identity = 0.0  # CycleGAN's identity loss; the paper has none
     w.disc = 0.5  # factor of the discriminators' loss (CycleGAN's)
-    w.seg_real = 1 / 3  # weights in the segmentors' loss of real,
-    w.seg_fake = 1 / 3  # synthetic
-    w.seg_rec = 1 / 3  # and reconstructed volumes (3.5; equal weights are ours)
+    w.seg_real = 1 / 3  # weight in S's loss of real volumes (3.5; all three alike: ours)
+    w.seg_fake = 1 / 3  # of synthetic volumes
+    w.seg_rec = 1 / 3  # of reconstructed volumes
     w.pool_size = 50  # fakes that a domain's history pool holds (CycleGAN's)
 
     # --- Adam for each kind of network (4.2: 2e-4 for S, G and D as in CycleGAN)
@@ -96,11 +96,12 @@ def fields() -> ConfigDict:
     # --- epochs, each one pass over the larger domain (4.2)
     c.schedule = s = ConfigDict()
     s.epoch_steps = 0  # steps of an epoch instead, whatever the batch and the data; 0: one pass
-    s.pretrain_seg_epochs = 0  # segmentors alone on real data (the paper: 100, "for the purpose
-    s.pretrain_gan_epochs = 0  # of fast experimenting"; G and D with gamma 0: 60); then the method
+    # segmentors alone on real data; the paper: 100, "for the purpose of fast experimenting"
+    s.pretrain_seg_epochs = 0
+    s.pretrain_gan_epochs = 0  # then G and D with gamma 0; the paper: 60. Then the method
     s.pretrain_gan_shape = 0.0  # gamma while G and D are pre-trained (ours; S rests meanwhile)
-    s.constant_epochs = 50  # at full rate,
-    s.decay_epochs = 50  # then linearly to 0
+    s.constant_epochs = 50  # of the method at full rate
+    s.decay_epochs = 50  # of the method while the rates fall linearly to 0
     s.early_stop = False  # stop when the validation segmentation loss stalls (4.2)
     s.patience = 5  # for this many validations in a row (4.2: "about 5 epochs")
     s.min_delta = 0.0  # less than this is no progress
@@ -125,7 +126,7 @@ def fields() -> ConfigDict:
     # --- how it is computed
     c.compute = k = ConfigDict()
     k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
-    k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; see ops.py
+    k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; "plain" (ops.py)
     k.remat = False  # recompute activations in the backward pass: saves memory, not on a CPU
     k.data_devices = 0  # over which a batch is spread; 0: as many as divide it, of those there are
     k.depth_devices = 1  # over which the depth of each volume is spread, where one cannot hold it

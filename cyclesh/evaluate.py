@@ -269,9 +269,9 @@ def case_images(model: Model, store: Store, entry: VolumeScores) -> CaseImages:
 
 
 def choose_cases(entries: list[VolumeScores], count: int) -> list[VolumeScores]:
-    """``count`` volumes of each domain, spread from the worst to the best by S-score.
+    """``count`` volumes of each domain, spread from the worst over the median to the best.
 
-    Without S-scores, by the segmentor's Dice.
+    By S-score; without S-scores, by the segmentor's Dice.
     """
 
     def quality(entry: VolumeScores) -> float:
@@ -283,6 +283,20 @@ def choose_cases(entries: list[VolumeScores], count: int) -> list[VolumeScores]:
     chosen = []
     for domain in DOMAINS:
         ranked = sorted((e for e in entries if e.domain == domain), key=quality)
-        places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
-        chosen += [ranked[i] for i in dict.fromkeys(places)]
+        chosen += [ranked[place] for place in spread(len(ranked), count)]
     return chosen
+
+
+def spread(total: int, count: int) -> list[int]:
+    """``count`` of the places 0 to total - 1, evenly from the first over the middle to the last.
+
+    From three on, the middle (the lower of two) of all is that of the chosen ones as well.
+    """
+    if count >= total:
+        return list(range(total))
+    if count < 3:
+        return [0, total - 1][:count]
+    middle, below, above = (total - 1) // 2, (count - 1) // 2, count // 2
+    lower = [i * middle // below for i in range(below)]
+    upper = [middle + i * (total - 1 - middle) // above for i in range(above + 1)]
+    return lower + upper

@@ -23,6 +23,7 @@ from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
 from cyclesh.runtime.sharding import everywhere, on_one_device, slabs
+from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.state import Phase, TrainState, make_networks
 from cyclesh.step import make_step, make_weights
 from cyclesh.workdir import CHECKPOINTS
@@ -184,7 +185,10 @@ def stalled(run: Run, rows: list[dict]) -> bool:
 
 
 def log_slices(run: Run, model: Model, log: RunLog, step: int) -> None:
-    """The same validation cases over time, for TensorBoard: source, translation, reconstruction."""
+    """The same validation cases over time, for TensorBoard: source, translation, reconstruction.
+
+    Axial, through the middle, the patient's right on the left as everywhere else.
+    """
     if model.gen is None:
         return
     for domain in DOMAINS:
@@ -192,6 +196,6 @@ def log_slices(run: Run, model: Model, log: RunLog, step: int) -> None:
         image = run.store.image(volume)
         fake = model.translate(other(domain), image)
         triple = (image, fake, model.translate(domain, fake))
-        # The axial slice through the middle, anterior up (the y axis grows to the front).
-        strip = np.concatenate([v[len(v) // 2, ::-1] for v in triple], axis=1)
+        middle = tuple(n // 2 for n in image.shape)
+        strip = np.concatenate([cut(v, PLANES[0], middle) for v in triple], axis=1)
         log.picture(f"slices/{volume.id}", np.clip(strip / 2 + 0.5, 0, 1), step)

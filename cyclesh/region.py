@@ -20,6 +20,8 @@ from cyclesh.errors import UserError
 
 SMALLEST_VOXELS = 8  # of the training grid, in one piece: less is not a structure found
 ROUNDS = 3  # of looking again from nearer; one suffices but for a centre that was far off
+STARTS = 4  # from which to look
+WHOLE = 0.8  # `wholeness` from which on no other start is tried
 
 
 @dataclass(frozen=True)
@@ -80,29 +82,72 @@ def whole_grid(source: Grid, spacing_mm: tuple[float, ...]) -> Grid:
 def _find_centre(
     model: Deployed, scan: Scan, path: Path, modality: str, warn: Callable[[str], None]
 ) -> tuple[np.ndarray, str]:
-    """Centre of the structures, first in all of the scan, then from nearer until it stays."""
+    """Centre of the structures, first in all of the scan, then from nearer until it stays.
+
+    Far from the structures a segmentor, which learned about them, may imagine others. Where these
+    pull the centre away, each structure is seen in two places: then other starts are tried.
+    """
     description = model.description
 
-    def seen(grid: Grid) -> np.ndarray | None:
+    def seen(grid: Grid) -> np.ndarray:
         values, window = sample_scan(scan, grid, description.window(modality), path)
-        classes = model.segment(modality, normalise(values, window)).argmax(-1).astype(np.uint8)
-        return structures_centre_mm(classes, grid, description.shape)
+        return model.segment(modality, normalise(values, window)).argmax(-1).astype(np.uint8)
 
-    centre = None
+    def closed_in(centre: np.ndarray) -> tuple[float, np.ndarray]:
+        """How whole the structures are about the centre that is come to, and that centre."""
+        whole = 0.0
+        for _ in range(ROUNDS):
+            grid = crop_grid(centre, description.spacing_mm, description.shape)
+            classes = seen(grid)
+            whole = wholeness(classes, description.classes)
+            nearer = structures_centre_mm(classes, grid, description.shape)
+            if nearer is None:
+                break
+            moved, centre = np.abs(nearer - centre)[::-1], nearer
+            if (moved <= np.asarray(description.spacing_mm) / 2).all():
+                break
+        return whole, centre
+
+    starts = []
     if model.has("seg"):
-        centre = seen(whole_grid(scan.grid, description.spacing_mm))
-    if centre is None:
+        grid = whole_grid(scan.grid, description.spacing_mm)
+        starts = starting_points(seen(grid), grid, description.shape)
+    if not starts:
         reason = "found no structure" if model.has("seg") else "this model has no segmentor"
         warn(f"{path}: {reason}; the crop is about the volume's centre (--center=x,y,z overrides)")
         return scan.grid.corners_mm().mean(axis=0), "volume"
-    for _ in range(ROUNDS):
-        nearer = seen(crop_grid(centre, description.spacing_mm, description.shape))
-        if nearer is None:
-            break
-        moved, centre = np.abs(nearer - centre)[::-1], nearer
-        if (moved <= np.asarray(description.spacing_mm) / 2).all():
-            break
-    return centre, "structures"
+    found = [closed_in(starts[0])]
+    if found[0][0] < WHOLE:
+        found += map(closed_in, starts[1:])
+    return max(found, key=lambda one: one[0])[1], "structures"
+
+
+def wholeness(classes: np.ndarray, count: int) -> float:
+    """Mean over structures of the share of a structure's voxels that lie in its largest piece.
+
+    A structure that is not seen counts 0. count: of the classes, background included.
+    """
+    every, kept = (
+        np.bincount(voxels.ravel(), minlength=count)[1:]
+        for voxels in (classes, largest_pieces(classes))
+    )
+    return float((kept / np.maximum(every, 1)).mean())
+
+
+def starting_points(
+    classes: np.ndarray, grid: Grid, crop_shape: tuple[int, int, int]
+) -> list[np.ndarray]:
+    """RAS+ (x, y, z) of where to look, the likeliest first; empty where there is no structure.
+
+    The middle of all structures, then of each group of structures that touch, the largest first.
+    """
+    centre = structures_centre_mm(classes, grid, crop_shape)
+    if centre is None:
+        return []
+    labelled, _ = ndimage.label(classes > 0, np.ones((3, 3, 3)))
+    sizes = np.bincount(labelled.ravel())[1:]
+    groups = np.argsort(-sizes, kind="stable")[: STARTS - 1] + 1
+    return [centre, *(np.mean(mask_box_mm(labelled == group, grid), axis=0) for group in groups)]
 
 
 def structures_centre_mm(

@@ -51,7 +51,7 @@ def train(
         print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
     judge = get_judges(config, store, quiet) if translates(config) else None
     last_step = fit(run, judge, quiet, verbose)
-    results = from_first(lambda: scored_at(workdir, last_step))
+    results = from_first(lambda: scored_at(workdir, last_step, quiet))
     return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
 
 
@@ -62,7 +62,7 @@ def claim(run: Run) -> None:
     record_data(run)
 
 
-def scored_at(workdir: Path, last_step: int) -> dict | None:
+def scored_at(workdir: Path, last_step: int, quiet: bool) -> dict | None:
     """The test results of a run that was finished before; None where there are none yet."""
     finished = workdir / RESULTS
     if not finished.exists():
@@ -70,7 +70,8 @@ def scored_at(workdir: Path, last_step: int) -> dict | None:
     results = json.loads(finished.read_text())
     if (results["checkpoint"]["last_step"], results["scored_split"]) != (last_step, "test"):
         return None
-    print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
+    if not quiet:
+        print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
     return results
 
 

@@ -1,7 +1,8 @@
 """What TensorBoard shows of a run, read from its event files by the file format's rules.
 
 A record is its length (8 bytes), a checksum (4), the event, a checksum (4). A session that starts
-at a step makes the reader forget what earlier files have from that step on.
+at a step makes the reader forget what was read before from that step on; the first start of all
+does not (plugin_event_accumulator.py of TensorBoard).
 """
 
 import struct
@@ -28,12 +29,14 @@ def events(path: Path):
 def shown(workdir: Path) -> dict[str, dict[int, float | None]]:
     """{tag: {step: value}}, None for a picture; no step may come twice."""
     found: dict[str, dict[int, float | None]] = {}
+    begun = False
     for path in sorted((workdir / "tensorboard").iterdir()):
         for event in events(path):
             if event.session_log.status == SessionLog.START:
-                for steps in found.values():
+                for steps in found.values() if begun else ():
                     for step in [step for step in steps if step >= event.step]:
                         del steps[step]
+                begun = True
             for value in event.summary.value:
                 steps = found.setdefault(value.tag, {})
                 assert event.step not in steps, (value.tag, event.step)

@@ -52,6 +52,25 @@ def test_curves_start_where_their_loss_does():
     assert line.get_label() == "cycle" and line.get_xdata()[0] == 20
 
 
+def test_a_network_that_rests_has_no_curve_meanwhile():
+    phases = ("segmentors", 30), ("generators", 20), ("joint", 50)
+    names = [name for name, count in phases for _ in range(count)]
+    rows = [{"step": s, "phase": name, "gen/cycle": 1.0} for s, name in enumerate(names)]
+    for row in rows:
+        if row["phase"] != "generators":
+            row |= {"seg/total": 3.0 if row["phase"] == "joint" else 1.0, "seg/real": 1.0}
+        if row["phase"] == "joint":
+            row["seg/fake"] = 2.0
+    for line in _labelled(_draw(rows, "seg")).values():
+        steps, values = line.get_data()
+        rests = (steps >= 30) & (steps < 50)
+        np.testing.assert_array_equal(np.isnan(values), rests)
+    total = _labelled(_draw(rows, "seg"))["total"]
+    # Medians do not reach over the pause.
+    assert set(total.get_ydata()[:30]) == {1.0} and set(total.get_ydata()[50:]) == {3.0}
+    assert _draw(rows, "seg").get_yscale() == "log"
+
+
 def test_gradient_norms_are_not_drawn_among_the_losses():
     rows = [row | {"seg/grad": 5.0} for row in _metrics()]
     assert set(_labelled(_draw(rows, "seg"))) == {"total"}

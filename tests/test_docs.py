@@ -19,6 +19,7 @@ from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+LIMITS = ROOT / "docs" / "limits.md"
 # The documents' own scale -> one that a test can wait for; every entry must occur.
 TINY = "--config=configs/joint.py:tiny"
 SCALE = {
@@ -115,3 +116,36 @@ def test_links_and_modes_exist(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
     for mode in re.findall(r"--mode=(\w+)", text):
         assert mode in MODES, mode
+
+
+EXAMPLE = re.compile(r"^    python -m (cyclesh\.main .*--workdir=examples/.*)$", re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_what_is_shown_with_the_example_model_runs_and_gives_what_is_said(tmp_path):
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", LIMITS)]
+    commands = [command for text in pages for command in EXAMPLE.findall(text)]
+    assert len(commands) >= 5
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    said = re.search(
+        r"agrees to ([\d.]+) in the crop, ([\d.]+) in\s+one pass over the whole scan, and ([\d.]+) "
+        r"in tiles of the crop's size; tiles and one pass were\s+(\d+) HU\s+apart",
+        LIMITS.read_text(encoding="utf-8"),
+    )
+    crop, whole, tiles = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("crop", "whole", "tiles")
+    )
+    found = [sidecar["agreement"]["share"] for sidecar in (crop, whole, tiles)]
+    assert found == pytest.approx(list(map(float, said.groups()[:3])), abs=0.02)
+    assert whole["in_one_pass"] and tiles["seam"]["mean"] == pytest.approx(float(said[4]), abs=3)

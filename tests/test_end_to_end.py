@@ -51,7 +51,7 @@ def test_the_main_job_writes_everything_that_it_promises(finished):
     assert "<html" in (workdir / "report.html").read_text()[:500]
     assert "LV" in done.stdout and "S-score" in done.stdout and "report.html" in done.stdout
     # A progress line names the step, the losses, the scores and the time to go.
-    assert "40/40" in done.stderr and "ETA" in done.stderr and "s score" in done.stderr
+    assert "40/40" in done.stderr and "ETA" in done.stderr and "s-score" in done.stderr
 
 
 def test_metrics_have_forty_rows_with_their_time_and_eight_checkpoints_are_kept(finished):

@@ -166,3 +166,15 @@ def test_cases_for_the_report_run_from_the_worst_to_the_best():
     np.testing.assert_allclose(images.translation, images.truth)
     assert (images.source_modality, images.target_modality) == ("ct", "mr")
     assert math.isclose(images.s_score, 1.0)
+
+
+def test_some_of_many_are_spread_evenly_and_have_the_worst_the_median_and_the_best():
+    assert evaluate.spread(24, 6) == [0, 5, 11, 15, 19, 23]
+    assert evaluate.spread(9, 3) == [0, 4, 8] and evaluate.spread(3, 6) == [0, 1, 2]
+    assert evaluate.spread(9, 2) == [0, 8] and evaluate.spread(9, 0) == []
+    for total in range(1, 30):
+        for count in range(3, 13):
+            places = evaluate.spread(total, count)
+            assert len(set(places)) == min(count, total) and places == sorted(places)
+            assert (places[0], places[-1]) == (0, total - 1)
+            assert places[(len(places) - 1) // 2] == (total - 1) // 2

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,7 @@ from scan_files import BALLS
 
 from cyclesh import infer, outputs, region
 from cyclesh.data.geometry import Grid, crop_grid
-from cyclesh.data.nifti import read_image
+from cyclesh.data.nifti import Scan, read_image
 from cyclesh.data.scans import read_scan
 from cyclesh.data.store import restore
 from cyclesh.deployed import load
@@ -330,6 +331,46 @@ def test_a_structure_imagined_far_away_does_not_move_the_crop():
     classes[ball_at(grid.shape, (85, 15, 15), 6)] = 3
     centre = region.structures_centre_mm(classes, grid, (16, 16, 16))
     np.testing.assert_allclose(centre, grid.world_mm(np.array([[20.0, 15, 15]]))[0])
+
+
+class Imagining:
+    """Segments a scan of grey values 0, 1 and 2 as they are, and 3 and 4 as 1 and 2, too.
+
+    But for crops about the real structures, the only ones that it learned from.
+    """
+
+    description = SimpleNamespace(
+        window=lambda modality: ("fixed", 0, 4), spacing_mm=(1, 1, 1), shape=(24, 24, 24), classes=3
+    )
+
+    def has(self, player: str) -> bool:
+        return player == "seg"
+
+    def segment(self, modality: str, image: np.ndarray) -> np.ndarray:
+        grey = np.rint(2 * (image + 1)).astype(int)
+        real = (grey == 1) | (grey == 2)
+        middle = np.argwhere(real).mean(axis=0) if real.any() else -1000
+        learned = np.abs(middle - np.array(image.shape) / 2).max() < 4
+        return np.eye(3)[np.where(grey > 2, 0 if learned else grey - 2, grey)]
+
+
+def test_a_second_anatomy_imagined_near_the_first_does_not_pull_the_crop_between_them(tmp_path):
+    grey = np.zeros((32, 40, 40), np.float32)
+    for value, z, half in ((1, 6, 4), (2, 10, 4), (3, 20, 4), (4, 24, 6)):
+        grey[z : z + 4, 20 - half : 20 + half, 20 - half : 20 + half] = value
+    scan = Scan(grey, Grid(grey.shape, np.eye(4)), "float32", "")
+    told = []
+    centre, how = region._find_centre(Imagining(), scan, tmp_path, "ct", told.append)
+    assert how == "structures" and told == []
+    np.testing.assert_allclose(centre, (19.5, 19.5, 9.5), atol=0.1)  # x, y, z
+
+
+def test_wholeness_by_hand():
+    classes = np.zeros((9, 8, 8), np.uint8)
+    classes[:4], classes[5:] = 1, 2
+    assert region.wholeness(classes, 3) == 1 and region.wholeness(classes, 5) == 0.5
+    classes[1] = 0  # parts the first structure into one slice and two
+    assert region.wholeness(classes, 3) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_specks_are_no_structure():

@@ -51,6 +51,8 @@ def test_tensorboard_shows_one_run_across_a_resume(tmp_path):
             log.write(row(step, **{"gen/total": value}))
 
     with RunLog(tmp_path, 0) as log:
+        make((1, 2), 9.0)
+    with RunLog(tmp_path, 0) as log:  # killed before there was a checkpoint
         make((1, 2, 3, 4), 1.0)
     with RunLog(tmp_path, 2) as log:  # killed after step 4, the last checkpoint is of step 2
         make((3, 4, 5), 2.0)

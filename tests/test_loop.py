@@ -3,11 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command_line import call
 from tiny_store import run_words, write_store
 
-from cyclesh.loop import stalled
+from cyclesh.loop import log_slices, stalled
 from cyclesh.runtime.logs import read_rows
 
 
@@ -15,7 +16,9 @@ def run_with(**schedule) -> SimpleNamespace:
     """A run of 3 epochs of pre-training and 10 of its method."""
     fields = {"early_stop": True, "patience": 2, "min_delta": 0.0, "from_epoch": 0} | schedule
     phases = [SimpleNamespace(epochs=3), SimpleNamespace(epochs=10)]
-    return SimpleNamespace(config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases)
+    return SimpleNamespace(
+        config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases
+    )
 
 
 def rows_of(losses: list[float | None], first_epoch: int = 4) -> list[dict]:
@@ -78,3 +81,21 @@ def test_a_run_that_stops_early_is_scored_and_finished(tmp_path, capfd):
     again = call(capfd, *words)
     assert again.status == 0 and f"finished at step {rows[-1]['step']}" in again.err
     assert read_rows(tmp_path / "run") == rows
+
+
+def test_slices_for_tensorboard_have_the_patients_right_and_front_where_the_report_has_them():
+    volume = np.full((4, 6, 8), -1, np.float32)
+    volume[2, -1, -1] = 1  # of the middle slice, the most anterior and right voxel
+    store = SimpleNamespace(
+        select=lambda modality, split: [SimpleNamespace(id=f"{modality}_{split}")],
+        image=lambda _: volume,
+    )
+    run = SimpleNamespace(store=store, modality=lambda domain: {"A": "ct", "B": "mr"}[domain])
+    model = SimpleNamespace(gen={}, translate=lambda target, image: image / 2)
+    shown = {}
+    log = SimpleNamespace(picture=lambda name, pixels, step: shown.update({name: pixels}))
+    log_slices(run, model, log, 7)
+    assert set(shown) == {"slices/ct_val", "slices/mr_val"}
+    source, fake, rec = np.split(shown["slices/ct_val"], 3, axis=1)
+    assert source[0, 0] == 1 and source.sum() == 1 and source.shape == (6, 8)
+    assert fake[0, 0] == 0.75 and rec[0, 0] == 0.625

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 from tiny_runs import quick_jit, random_tree, tiny_config, tree_of
 
 from configs import default
@@ -32,8 +31,9 @@ def equations(jaxpr):
     """All equations of a program, those of inner programs included."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from equations(value)
 
 
 def program_of(net):

@@ -19,6 +19,9 @@ def test_the_parts_of_a_line():
     assert losses_line(LOSSES) == "G 3.210  D 0.500  S 0.250"
     assert losses_line({"seg/total": 1.0, "gen/total": None}) == "S 1.000"
     assert scores_line(SCORES) == "dice ct 0.800"
+    mixed = {"val/dice_mr": 0.2, "val/s_score_mr": 0.4, "val/s_score_ct": 0.3, "val/dice_ct": 0.1}
+    assert scores_line(mixed) == "dice ct 0.100 mr 0.200  s-score ct 0.300 mr 0.400"
+    assert scores_line(LOSSES) == ""
     assert clock(125.4) == "2:05" and clock(3725) == "1:02:05"
 
 

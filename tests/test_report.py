@@ -14,9 +14,11 @@ from report_runs import SPACING_MM, STRUCTURES, ball, metrics, whole_run
 
 from cyclesh.scoring.browser import browser
 from cyclesh.scoring.cases import score_case
+from cyclesh.scoring.figures import samples_of
 from cyclesh.scoring.findings import find_warnings
+from cyclesh.scoring.headline import headline
 from cyclesh.scoring.ranking import agreement, directions, worst_median_best
-from cyclesh.scoring.report import CaseImages, ReportData, write_report
+from cyclesh.scoring.report import CaseImages, ReportData, figures, write_report
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +100,8 @@ def test_a_whole_run(whole):
 def test_files_appear_whole_and_under_their_own_names(whole):
     folder, *_ = whole
     written = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-    figures = [f"figures/{n}.{s}" for n in ("figure4", "training") for s in ("png", "svg")]
-    assert written == [*figures, "report.html"]
+    pictures = [f"figures/{n}.{s}" for n in ("figure4", "training") for s in ("png", "svg")]
+    assert written == [*pictures, "report.html"]
     for figure in (folder / "figures").glob("*.svg"):
         ElementTree.parse(figure)
 
@@ -198,6 +200,41 @@ def test_two_runs_stand_side_by_side(data, tmp_path):
     assert not any(view["name"].endswith("gan") for view in lonely[0]["views"])
 
 
+def test_figure_4_of_two_runs_has_the_same_samples_of_both(data, tmp_path):
+    darker = [
+        dataclasses.replace(c, translation=c.translation / 2, s_score=0.5) for c in data.cases
+    ]
+    other = dataclasses.replace(data, title="gan", cases=darker[1:])
+    (from_mr, from_ct) = samples_of([data, other], 3)
+    # The worst CT case is not among the other run's, so it is in no sample.
+    assert [one.case for one, _ in from_mr] == ["mr_0", "mr_3", "mr_1"]
+    assert [one.case for one, _ in from_ct] == ["ct_3", "ct_2", "ct_1"]
+    for one, two in from_mr + from_ct:
+        assert one.case == two.case
+        np.testing.assert_array_equal(one.translation, 2 * two.translation)
+    drawn = figures([data, other])
+    sizes = {name: drawn[name].get_size_inches() for name in ("figure4", "figure4_compared")}
+    assert sizes["figure4_compared"][1] > 1.3 * sizes["figure4"][1]  # three rows instead of two
+    told = [text.get_text() for text in drawn["figure4_compared"].texts]
+    assert "synthetic CT\njoint" in told and "synthetic MR\ngan" in told
+    assert "mr_0   S-score 0.40 | 0.50" in told
+    assert all(" | " not in text.get_text() for text in drawn["figure4"].texts)
+    html, text = _render(data, tmp_path, other)
+    assert "its translation by either run" in text
+    assert {path.name for path in (tmp_path / "figures").glob("*.png")} == {
+        "figure4.png", "figure4_compared.png", "training.png",
+    }  # fmt: skip
+    _render(data, tmp_path)
+    assert not list((tmp_path / "figures").glob("figure4_compared.*"))
+
+
+def test_a_run_that_translates_nothing_leaves_figure_4_to_the_other(data):
+    nothing = [dataclasses.replace(c, translation=None, reconstruction=None) for c in data.cases]
+    baseline = dataclasses.replace(data, title="baseline", cases=nothing)
+    assert set(figures([data, baseline])) == {"training", "figure4"}
+    assert set(figures([baseline, data])) == {"training"}
+
+
 def test_nothing_but_a_name(tmp_path):
     html, text = _render(ReportData("gan", ("ct", "mr"), STRUCTURES, SPACING_MM, {}), tmp_path)
     assert "No test scores yet" in text and "<h2>" not in html
@@ -269,6 +306,13 @@ def test_warnings_name_missing_structures_and_low_cases(data):
         "mr_0: low agreement, S-score 0.400 where the median synthetic CT has 0.550",
         "ct_0: low agreement, S-score 0.400 where the median synthetic MR has 0.550",
     ]
+
+
+def test_an_s_score_without_a_ceiling_is_held_against_the_judge(data):
+    table = headline([data])
+    assert "ceiling 0.850" in table  # CT has one, MR none
+    assert table.count("judge 0.800") == 3  # both Dice, and the S-score of MR
+    assert "limit</th>" in table and "–" not in table
 
 
 def test_ranking_by_hand():

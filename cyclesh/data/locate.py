@@ -110,7 +110,7 @@ def _prepared(raw: Path, config, progress: bool) -> Store:
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = verify(raw, description, fractions=tuple(data.fractions))
+        report = verify(raw, description, fractions=tuple(data.fractions), progress=progress)
         if not report.ok:
             first = report.faults[0]
             raise UserError(

@@ -17,13 +17,15 @@ class Board:
     """One event file of a run, which may have several: one for each time it was started."""
 
     def __init__(self, folder: Path, step: int):
-        """`step`: after which it goes on; TensorBoard then forgets later ones of older files."""
+        """`step`: after which it goes on; TensorBoard then forgets later ones of older files.
+
+        It takes a run's first start for the beginning and only further ones for restarts, so each
+        file tells of its own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         # The suffix keeps files apart that are begun in one second.
         self._writer = EventsWriter(str(folder / "events"), f".{step}.{time.time_ns()}")
-        if step:
-            started = SessionLog(status=SessionLog.START)
-            self._write(Event(step=step + 1, session_log=started))
+        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalar(self, name: str, value: float, step: int) -> None:
         self._write(Event(step=step, summary=summary.scalar(name, value)))

@@ -145,9 +145,11 @@ def losses_line(values: Mapping[str, float]) -> str:
 
 
 def scores_line(row: Mapping) -> str:
-    """What a validation found: "dice ct 0.812  s score mr 0.640"; "" of a row without one."""
-    return "  ".join(
-        f"{key.removeprefix('val/').replace('_', ' ')} {row[key]:.3f}"
-        for key in row
-        if key.startswith(("val/dice_", "val/s_score_")) and row[key] is not None
-    )
+    """What a validation found: "dice ct 0.812 mr 0.790  s-score ct 0.640"; "" of a row without."""
+    parts = []
+    for name, start in (("dice", "val/dice_"), ("s-score", "val/s_score_")):
+        found = {k.removeprefix(start): v for k, v in row.items() if k.startswith(start)}
+        told = [f"{m} {value:.3f}" for m, value in sorted(found.items()) if value is not None]
+        if told:
+            parts.append(" ".join((name, *told)))
+    return "  ".join(parts)

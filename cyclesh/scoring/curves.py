@@ -17,14 +17,14 @@ from cyclesh.scoring.style import BLACK, GREEN, MUTED, RULE, line_colour, plot_s
 
 NETWORKS = (("gen", "Generators"), ("disc", "Discriminators"), ("seg", "Segmentors"))
 PANEL_INCHES = (4.6, 3.1)
-TITLE_PAD = 15  # points: room for the names of the phases
+TITLE_PAD = 18  # points: room for the best checkpoint's star and the names of the phases
 Metrics = Sequence[Mapping[str, Any]]
 Draw = Callable[[Axes], None]
 
 
 class Curve(NamedTuple):
     steps: np.ndarray
-    values: np.ndarray
+    values: np.ndarray  # NaN where the curve pauses
 
 
 def panels(
@@ -47,7 +47,7 @@ def panels(
         found[name] = (title, whole)
 
     for prefix, title in NETWORKS:
-        if curves := _curves(metrics, f"{prefix}/"):
+        if curves := _curves(metrics, f"{prefix}/", pauses=True):
             add(prefix, title, partial(_draw_losses, curves=curves))
     if scores := _curves(metrics, "val/dice_") | _curves(metrics, "val/s_score_"):
         add("validation", "Validation", partial(_draw_validation, curves=scores))
@@ -115,22 +115,33 @@ def _draw_box(axis: Axes, values: np.ndarray, place: float, colour: str, marker:
     )  # fmt: skip
 
 
-def _curves(metrics: Metrics, prefix: str) -> dict[str, Curve]:
+def _curves(metrics: Metrics, prefix: str, pauses: bool = False) -> dict[str, Curve]:
     """Every key with the prefix -> its finite values; in the order of their first row.
 
-    Gradient norms are left out: they are no losses, and of another scale.
+    Gradient norms are left out: they are no losses, and of another scale. Where a network rests,
+    all of its keys are missing from the rows: with `pauses`, curves are then not drawn across.
     """
     keys = dict.fromkeys(key for row in metrics for key in row if key.startswith(prefix))
+    rows = [row for row in metrics if pauses or not keys.keys().isdisjoint(row)]
     curves = {}
     for key in keys:
         if key.endswith("/grad"):
             continue
-        points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+        points = [
+            (row["step"], row.get(key, np.nan))
+            for row in rows
+            if _is_finite(row.get(key)) or keys.keys().isdisjoint(row)
+        ]
         steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-        finite = np.isfinite(values)
-        if finite.any():
-            curves[key] = Curve(steps[finite], values[finite])
+        seen = np.flatnonzero(np.isfinite(values))
+        if seen.size:
+            first, last = seen[0], seen[-1] + 1
+            curves[key] = Curve(steps[first:last], values[first:last])
     return curves
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
 
 
 def _draw_losses(axis: Axes, curves: dict[str, Curve]) -> None:
@@ -140,7 +151,7 @@ def _draw_losses(axis: Axes, curves: dict[str, Curve]) -> None:
         axis.plot(*curve, color=colour, alpha=0.22, lw=0.8)
         name = key.split("/", 1)[1]
         axis.plot(curve.steps, _rolling_median(curve.values), color=colour, lw=1.6, label=name)
-    if all((curve.values > 0).all() for curve in curves.values()):
+    if all(np.nanmin(curve.values) > 0 for curve in curves.values()):
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -178,7 +189,7 @@ def _draw_events(axis: Axes, metrics: Metrics, events: Sequence[Event]) -> None:
         if number % 2:
             axis.axvspan(event.step, following.step, color=RULE, alpha=0.45, lw=0)
         axis.annotate(
-            event.name, (event.step, 1), (3, 3), xycoords=("data", "axes fraction"),
+            event.name, (event.step, 1), (3, 6), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=7, color=MUTED,
         )  # fmt: skip
 
@@ -210,8 +221,14 @@ def _legend_below(axis: Axes, columns: int, points: float) -> None:
 
 
 def _rolling_median(values: np.ndarray) -> np.ndarray:
-    """Median over a twenty-fifth of the curve around each point: GAN losses are mostly noise."""
+    """Median over a twenty-fifth of the curve around each point: GAN losses are mostly noise.
+
+    Of each piece between pauses by itself.
+    """
     half = len(values) // 50
-    padded = np.pad(values, half, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
-    return np.median(windows, axis=-1)
+    smooth = np.full_like(values, np.nan)
+    for piece in np.ma.clump_unmasked(np.ma.masked_invalid(values)):
+        padded = np.pad(values[piece], half, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+        smooth[piece] = np.median(windows, axis=-1)
+    return smooth

@@ -9,17 +9,18 @@ from cyclesh.scoring.page import paragraph
 from cyclesh.scoring.report_data import ReportData
 
 
-def provenance(results: Mapping[str, Any]) -> str:
+def provenance(run: ReportData) -> str:
     """Checkpoint, seed, data, code and versions, as far as results.json has them."""
+    results = run.results
     step = tables.lookup(results, "checkpoint", "step")
     validation = tables.lookup(results, "checkpoint", "validation")
     versions = tables.lookup(results, "versions") or {}
-    wall_s = results.get("wall_s")
+    trained_s = run.metrics[-1].get("wall_s") if run.metrics else None
     pairs = (
         ("Checkpoint", "" if step is None else f"step {step:,}"),
         ("Validation score", "" if validation is None else tables.number(validation)),
         ("Seed", _text(results.get("seed"))),
-        ("Wall time", "" if wall_s is None else _duration(wall_s)),
+        ("Training time", "" if trained_s is None else _duration(trained_s)),
         ("Data (SHA-256)", _text(results.get("data"))),
         ("Split (SHA-256)", _text(results.get("split"))),
         ("Source", _text(results.get("git"))),

@@ -8,18 +8,26 @@ from cyclesh.scoring.report_data import ReportData
 from cyclesh.scoring.tables import MISSING, bar, lookup, number
 
 
-class Kind(NamedTuple):
-    """A score and what it is held against: names, and keys of results.json ("*": the modality)."""
+class Limit(NamedTuple):
+    """What a score is held against: its name, and keys of results.json ("*": the modality)."""
 
     name: str
     keys: tuple[str, ...]
-    limit_name: str
-    limit_keys: tuple[str, ...]
 
 
+class Kind(NamedTuple):
+    """A score: its name, its keys, and its limit, the first of these that the run has."""
+
+    name: str
+    keys: tuple[str, ...]
+    limits: tuple[Limit, ...]
+
+
+JUDGE = Limit("judge", ("judge", "*", "dice", "mean"))
+CEILING = Limit("ceiling", ("judge", "*", "ceiling"))  # where a paired truth exists
 KINDS = (
-    Kind("Test Dice, {}", ("test", "*", "dice", "mean"), "judge", ("judge", "*", "dice", "mean")),
-    Kind("S-score, synthetic {}", ("s_score", "*", "mean"), "ceiling", ("judge", "*", "ceiling")),
+    Kind("Test Dice, {}", ("test", "*", "dice", "mean"), (JUDGE,)),
+    Kind("S-score, synthetic {}", ("s_score", "*", "mean"), (CEILING, JUDGE)),
 )
 
 
@@ -43,17 +51,23 @@ def headline(runs: Sequence[ReportData]) -> str:
 def _row(kind: Kind, modality: str, runs: Sequence[ReportData]) -> str:
     """One score of every run; "" where none has it."""
     values = [_value(run, kind.keys, modality) for run in runs]
-    limits = [_value(run, kind.limit_keys, modality) for run in runs]
     if all(value is None for value in values):
         return ""
     cells = []
-    for value, limit in zip(values, limits, strict=True):
-        beside = MISSING if limit is None else f"{kind.limit_name} {number(limit)}"
+    for run, value in zip(runs, values, strict=True):
+        name, limit = _limit(run, kind, modality)
+        beside = MISSING if limit is None else f"{name} {number(limit)}"
         cells += [f'<td class="score">{bar(value, limit)}</td>', f"<td>{beside}</td>"]
     if len(runs) > 1:
         cells.append(f"<td>{_difference(*values)}</td>")
     name = escape(kind.name.format(modality.upper()))
     return f"<tr><th scope=row>{name}</th>{''.join(cells)}</tr>"
+
+
+def _limit(run: ReportData, kind: Kind, modality: str) -> tuple[str, float | None]:
+    """The name and the value of what a score is held against."""
+    found = ((limit.name, _value(run, limit.keys, modality)) for limit in kind.limits)
+    return next((limit for limit in found if limit[1] is not None), ("", None))
 
 
 def _difference(first: float | None, second: float | None) -> str:

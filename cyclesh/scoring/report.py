@@ -17,17 +17,17 @@ from matplotlib.figure import Figure
 
 from cyclesh.scoring import curves, facts, tables
 from cyclesh.scoring.browser import browser
-from cyclesh.scoring.figures import figure4
+from cyclesh.scoring.figures import figure4, samples_of
 from cyclesh.scoring.findings import find_warnings
 from cyclesh.scoring.headline import headline
 from cyclesh.scoring.page import page, paragraph, section
-from cyclesh.scoring.ranking import directions
 from cyclesh.scoring.report_data import CaseImages, ReportData
 from cyclesh.scoring.style import data_url, inline_svg, save_figure
 
 __all__ = ["CaseImages", "ReportData", "write_report"]
 
 SAMPLES_PER_DIRECTION = 3  # of Figure 4: the worst, the median and the best
+COMPARED = "figure4_compared"  # Figure 4 of two runs
 SHEET_DPI = 110  # of Figure 4 within the page
 WARNINGS_SHOWN = 5
 
@@ -50,9 +50,11 @@ EVENTS = (
 )
 FIGURE_4 = (
     "Figure 4 of the paper: three orthogonal cuts through the centre of each volume, above the "
-    "source, below its translation; of each direction the worst, the median and the best case."
+    "source, below {}; of each direction the worst, the median and the best case."
 )
 CONVENTION = (
+    "Of each direction the worst, the median and the best test case, and others evenly between "
+    "them. "
     "Drag or tap in a picture, or use the arrow keys, and all others follow. Radiological "
     "convention: the patient's right (R) is on the left of axial and coronal cuts, anterior (A) "
     "is up in axial and on the left in sagittal cuts. Millimetre proportions; black is −1, white "
@@ -63,15 +65,18 @@ CONVENTION = (
 
 
 def write_report(runs: Sequence[ReportData], path: Path) -> None:
-    """Write report.html to `path` and the first run's figures to the folder figures/ beside it.
+    """Write report.html to `path` and the figures to the folder figures/ beside it.
 
     Every file appears whole or not at all. All cases of the first run are in the browser, those of
     a second run where the first has them, too.
     """
     path = Path(path)
-    drawn = figures(runs[0])
+    drawn = figures(runs)
     for name, figure in drawn.items():
         save_figure(figure, path.parent / "figures" / name)
+    if COMPARED not in drawn:  # that of an earlier report would seem to belong to this one
+        for old in (path.parent / "figures").glob(f"{COMPARED}.*"):
+            old.unlink()
     title = " against ".join(run.title for run in runs)
     body = "\n".join(
         (
@@ -82,7 +87,7 @@ def write_report(runs: Sequence[ReportData], path: Path) -> None:
                 "Test cases",
                 browser(runs),
                 _with(CONVENTION, runs[0].cases),
-                _sheet(drawn.get("figure4")),
+                _sheet(drawn),
                 paragraph(runs[0].attribution),
             ),
             section(
@@ -97,17 +102,17 @@ def write_report(runs: Sequence[ReportData], path: Path) -> None:
     os.replace(partial_path, path)
 
 
-def figures(data: ReportData) -> dict[str, Figure]:
-    """File name -> figure, for the folder figures/."""
-    found = {}
+def figures(runs: Sequence[ReportData]) -> dict[str, Figure]:
+    """File name -> figure, for the folder figures/: the first run's, and Figure 4 of both."""
+    data, found = runs[0], {}
     draws = [draw for _, draw in _panels(data).values()]
     if draws:
         found["training"] = curves.curves_figure(draws)
-    translated = [case for case in data.cases if case.translation is not None]
-    if translated:
-        # As in the paper: MR to CT above CT to MR.
-        samples = [group[:SAMPLES_PER_DIRECTION] for group in reversed(directions(translated))]
-        found["figure4"] = figure4(samples, data.spacing_mm, data.attribution)
+    sheets = {"figure4": runs[:1]} | ({COMPARED: runs} if len(runs) > 1 else {})
+    for name, shown in sheets.items():
+        if samples := samples_of(shown, SAMPLES_PER_DIRECTION):
+            titles = [run.title for run in shown] if len(shown) > 1 else [""]
+            found[name] = figure4(samples, data.spacing_mm, data.attribution, titles)
     return found
 
 
@@ -186,7 +191,7 @@ def _curves(run: ReportData) -> list[str]:
 
 
 def _provenance(run: ReportData) -> list[str]:
-    parts = facts.provenance(run.results) + facts.configuration(run.results)
+    parts = facts.provenance(run) + facts.configuration(run.results)
     return [f"<div>{parts}</div>"] if parts else []
 
 
@@ -194,17 +199,19 @@ def _plot(draw: curves.Draw, description: str) -> str:
     return f"<figure>{inline_svg(curves.panel_figure(draw), description)}</figure>"
 
 
-def _sheet(figure: Figure | None) -> str:
+def _sheet(drawn: Mapping[str, Figure]) -> str:
     """Figure 4 within the page, folded away; it needs no program."""
+    figure = drawn.get(COMPARED, drawn.get("figure4"))
     if figure is None:
         return ""
+    told = FIGURE_4.format("its translation" + " by either run" * (COMPARED in drawn))
     buffer = io.BytesIO()
     with matplotlib.rc_context({"savefig.facecolor": "white"}):
         figure.savefig(buffer, format="png", dpi=SHEET_DPI, metadata={"Software": None})
     return (
         '<details class="sheet"><summary>Six samples at a glance (Figure 4)</summary>'
-        f'<img alt="{escape(FIGURE_4)}" src="{data_url(buffer.getvalue())}">'
-        f"{paragraph(FIGURE_4)}</details>"
+        f'<img alt="{escape(told)}" src="{data_url(buffer.getvalue())}">'
+        f"{paragraph(told)}</details>"
     )
 
 
