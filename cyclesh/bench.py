@@ -114,7 +114,11 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = jit_step(work.step()).lower(work.state_shapes(), batch).compile()
+    step = (
+        jit_step(work.step(), config.compute.save_memory)
+        .lower(work.state_shapes(), batch)
+        .compile()
+    )
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)

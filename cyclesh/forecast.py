@@ -47,7 +47,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
     shapes = work.state_shapes()
-    compiled = jit_step(work.step()).lower(shapes, batch).compile()
+    compiled = jit_step(work.step(), config.compute.save_memory).lower(shapes, batch).compile()
     plan = compiled.memory_analysis()
     step_bytes = (
         plan.argument_size_in_bytes
@@ -95,6 +95,8 @@ def knobs(config: ConfigDict) -> list[str]:
     on_cpu = jax.default_backend() == "cpu"
     if config.batch > 1:
         found.append("batch=1")
+    if on_cpu and not config.compute.save_memory:
+        found.append("--config.compute.save_memory=True")
     if not (on_cpu or config.compute.remat):  # XLA's compiler for CPUs undoes it
         found.append("--config.compute.remat=True")
     if not on_cpu and config.model.generator == "unet":

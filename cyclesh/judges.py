@@ -80,6 +80,7 @@ JUDGE_IGNORES = (
     "log.keep_every_steps",
     "compute.data_devices",
     "compute.depth_devices",
+    "compute.save_memory",
     "optim.skip_nonfinite",
 )
 

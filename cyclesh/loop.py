@@ -117,17 +117,20 @@ def loop(
 
 def compiled_step(run: Run, phase: Phase) -> Callable:
     """The compiled step of a phase; the old state's buffers become the new one's."""
-    mesh, nets = run.mesh, run.nets
+    mesh, nets, save_memory = run.mesh, run.nets, run.config.compute.save_memory
     if mesh is not None and mesh.shape[DEPTH] > 1:
         nets = make_networks(run.config, run.store.description.classes, mesh)
     skips = run.config.optim.skip_nonfinite > 0
     weights = make_weights(run.config)
     step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
     if mesh is None:
-        return jit_step(step)
+        return jit_step(step, save_memory)
     state = run.state_shardings()
     return jit_step(
-        step, in_shardings=(state, slabs(mesh)), out_shardings=(state, everywhere(mesh))
+        step,
+        save_memory,
+        in_shardings=(state, slabs(mesh)),
+        out_shardings=(state, everywhere(mesh)),
     )
 
 

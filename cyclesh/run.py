@@ -36,6 +36,7 @@ FREE_FIELDS = (
     "log.keep_every_steps",
     "compute.data_devices",
     "compute.depth_devices",
+    "compute.save_memory",
     "optim.skip_nonfinite",
 )
 

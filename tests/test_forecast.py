@@ -46,6 +46,7 @@ def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
     assert not told["fits"]
     assert told["less"] == [
         "batch=1",
+        "--config.compute.save_memory=True",
         "--config.compute.dtype=bfloat16",
         "filters=4",
         "a smaller shape=ZxYxX",

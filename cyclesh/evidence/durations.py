@@ -123,7 +123,7 @@ def measure_step_s(fields: dict) -> float:
     """The measurement, of a config as JSON: its step and the wait for its volumes."""
     use_compilation_cache(cache_folder("compiled"))
     work = make_workload(settings.from_json(fields))
-    step = jit_step(work.step())
+    step = jit_step(work.step(), work.config.compute.save_memory)
     _, seconds = run_steps(step, work.state, work.loader.batches(), MEASURED_STEPS)
     return float(np.median(np.add(seconds["step"], seconds["wait"])))
 

@@ -16,13 +16,14 @@ def use_compilation_cache(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def jit_step(step: Callable, **shardings) -> Callable:
+def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable:
     """A training step, (state, ...) -> (state, ...), to compile: old state's buffers serve the new.
 
-    XLA's scheduler for CPUs starts whatever it can at once by default and then holds the volumes of
-    all three updates; a convolution keeps the cores busy by itself, so its other order takes half
-    the memory and no longer.
+    XLA's convolutions for CPUs run on one core each; by default it starts whatever it can at once,
+    which keeps all cores busy and the volumes of all three updates alive. With ``save_memory`` it
+    orders operations for memory instead. Accelerators always do.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    options = {"xla_cpu_enable_concurrency_optimized_scheduler": False} if on_cpu else None
+    options = None
+    if save_memory and jax.default_backend() == "cpu":
+        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)

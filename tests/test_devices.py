@@ -1,0 +1,33 @@
+"""How steps are compiled: in place, and for memory where that is asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_runs import tiny_config
+
+from cyclesh import bench
+from cyclesh.runtime.devices import jit_step
+
+
+def test_the_old_state_makes_room_for_the_new():
+    step = jit_step(lambda state, x: (state + x, x.sum()))
+    state = jnp.zeros(1000)
+    new, _ = step(state, jnp.ones(1000))
+    assert state.is_deleted() and float(new.sum()) == 1000
+
+
+@pytest.mark.slow
+def test_a_step_that_saves_memory_takes_less_and_does_the_same():
+    config = tiny_config("joint", "tiny,filters=4")
+    config.data.shape = (16, 16, 16)
+    work = bench.make_workload(config)
+    batch = next(work.loader.batches())
+    after, needed = {}, {}
+    for save_memory in (False, True):
+        step = jit_step(work.step(), save_memory).lower(work.state_shapes(), batch).compile()
+        needed[save_memory] = step.memory_analysis().temp_size_in_bytes
+        after[save_memory], _ = step(jax.tree.map(jnp.copy, work.state), batch)
+    assert needed[True] < 0.8 * needed[False]
+    for a, b in zip(*map(jax.tree.leaves, after.values()), strict=True):
+        np.testing.assert_array_equal(a, b)
