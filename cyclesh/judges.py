@@ -13,7 +13,7 @@ from cyclesh.cache import cache_folder, key_of, locked
 from cyclesh.data.store import Store
 from cyclesh.loop import fit
 from cyclesh.methods import apply_method
-from cyclesh.run import Run, build_run, load_params
+from cyclesh.run import FREE_FIELDS, Run, build_run, load_params
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first
 from cyclesh.state import Players
@@ -62,9 +62,8 @@ def judge_config(config: ConfigDict) -> ConfigDict:
 
 # Fields without a say in what a judge learns: they do not make another judge.
 JUDGE_IGNORES = (
+    *FREE_FIELDS,
     "preset",
-    "data.path",
-    "data.processes",
     "data.override",
     "data.attribution",
     "model.generator",
@@ -76,12 +75,6 @@ JUDGE_IGNORES = (
     "loss.disc",
     "loss.pool_size",
     "log.row_steps",
-    "log.report_cases",
-    "log.keep_every_steps",
-    "compute.data_devices",
-    "compute.depth_devices",
-    "compute.save_memory",
-    "optim.skip_nonfinite",
 )
 
 
