@@ -61,9 +61,13 @@ class Workload:
         return state.init_state(key, self.nets, self.optimisers, self.config, shape)
 
     def step(self) -> Callable:
-        """The pure step, as training compiles it."""
+        """The pure step."""
         weights = make_weights(self.config)
         return make_step(self.nets, self.optimisers, self.phase, weights, self.config.seed)
+
+    def jit_step(self) -> Callable:
+        """The step as training compiles it."""
+        return jit_step(self.step(), self.config.compute.save_memory)
 
 
 class RandomStore:
@@ -114,11 +118,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = (
-        jit_step(work.step(), config.compute.save_memory)
-        .lower(work.state_shapes(), batch)
-        .compile()
-    )
+    step = work.jit_step().lower(work.state_shapes(), batch).compile()
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)

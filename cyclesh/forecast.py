@@ -13,7 +13,6 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.domains import DOMAINS
 from cyclesh.run import check_workdir
-from cyclesh.runtime.devices import jit_step
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.workdir import CONFIG
@@ -47,7 +46,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
     shapes = work.state_shapes()
-    compiled = jit_step(work.step(), config.compute.save_memory).lower(shapes, batch).compile()
+    compiled = work.jit_step().lower(shapes, batch).compile()
     plan = compiled.memory_analysis()
     step_bytes = (
         plan.argument_size_in_bytes

@@ -19,7 +19,7 @@ from cyclesh.cache import cache_folder, key_of
 from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
-from cyclesh.runtime.devices import jit_step, use_compilation_cache
+from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.workdir import write_json
 
 # Start, compiling, validating and scoring of a trial, until a finished one has told.
@@ -123,7 +123,7 @@ def measure_step_s(fields: dict) -> float:
     """The measurement, of a config as JSON: its step and the wait for its volumes."""
     use_compilation_cache(cache_folder("compiled"))
     work = make_workload(settings.from_json(fields))
-    step = jit_step(work.step(), work.config.compute.save_memory)
+    step = work.jit_step()
     _, seconds = run_steps(step, work.state, work.loader.batches(), MEASURED_STEPS)
     return float(np.median(np.add(seconds["step"], seconds["wait"])))
 
