@@ -1,3 +1,5 @@
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,3 +86,26 @@ def test_asking_for_what_is_not_there_names_what_is(tmp_path):
     save(tmp_path / "c", {1: 0.1, 2: 0.2})
     with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UserError, match="1, 2"):
         checkpoints.resolve("7")
+
+
+def test_an_unfinished_save_is_cleared_though_its_writer_still_writes(tmp_path):
+    unfinished = tmp_path / "c" / "7.orbax-checkpoint-tmp"
+
+    def keep_writing() -> None:
+        for i in range(200):
+            (unfinished / f"{i}").mkdir(parents=True, exist_ok=True)
+            (unfinished / f"{i}" / "data").write_bytes(b"half")
+
+    save(tmp_path / "c", {6: 0.5})
+    keep_writing()
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    with Checkpoints(tmp_path / "c", read_only=True) as reader:
+        assert reader.steps() == [6]
+    save(tmp_path / "c", {7: 0.6})
+    writer.join()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps() == [6, 7] and not unfinished.exists()
+        np.testing.assert_array_equal(
+            checkpoints.restore(7, **SHAPES)["seg"]["A"]["kernel"], np.full((3, 4), 7.0)
+        )

@@ -7,6 +7,8 @@ functions of (seed, step), so nothing else is stored.
 
 import logging
 import math
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,13 +35,14 @@ class Checkpoints:
         if keep_every_steps:
             keep.append(policies.EveryNSteps(keep_every_steps))
         self.folder = Path(folder).absolute()
+        if not read_only and jax.process_index() == 0:
+            _clear_unfinished(self.folder)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 best_fn=lambda metrics: metrics[SCORE],
                 best_mode="max",
-                cleanup_tmp_directories=not read_only,
             ),
         )
 
@@ -156,6 +159,21 @@ class Checkpoints:
                 self._manager.delete(step)
                 logging.error("checkpoint %s removed", damaged)
         return None
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what an interrupted save left: its folder has another name until it is whole.
+
+    Not by orbax, whose removal gives up on files that appear under it: a save that failed in this
+    process, for want of room say, may still have threads that write.
+    """
+    give_up = time.monotonic() + 10
+    while left := list(folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*")):
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        if time.monotonic() > give_up:
+            raise UserError(f"{left[0]}: an unfinished checkpoint that cannot be removed; do so")
+        time.sleep(0.05)
 
 
 def _shapes(tree) -> dict:
