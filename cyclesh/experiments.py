@@ -19,7 +19,7 @@ from cyclesh.evidence import records, slurm, writing
 from cyclesh.evidence.durations import Durations, duration, in_child
 from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
-from cyclesh.evidence.records import RUNS, is_finished, unsettled
+from cyclesh.evidence.records import RUNS, is_finished, to_run
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.run import check_workdir, claim_workdir
 from cyclesh.workdir import read_config, write_text
@@ -51,7 +51,7 @@ def reproduce(
     progress = Durations(plan, workdir, plan.wanted(only), quiet)
     for output in only:
         wanted = plan.wanted([output])
-        for trial in unsettled(plan, wanted, workdir):
+        for trial in to_run(plan, wanted, workdir):
             progress.announce(trial)
             settle(plan, trial, workdir, spawn)
         if output in PICTURED:
@@ -146,7 +146,7 @@ def dry_run(
 def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here") -> str:
     """The plan with the time that it will take: a line for each trial, then for each output."""
     wanted = plan.wanted(only)
-    missing = unsettled(plan, wanted, workdir)
+    missing = to_run(plan, wanted, workdir)
     durations = Durations(plan, workdir, wanted)
     times = dict(zip((t.name for t in missing), durations.seconds(missing), strict=True))
     lines = [f"{len(wanted)} trials for {', '.join(only)}; {len(wanted) - len(missing)} settled"]
@@ -183,7 +183,7 @@ def submit(
     """Submit what is missing to SLURM; a line for each job."""
     workdir, only = Path(workdir), check_outputs(only)
     plan = claim(config, workdir, command)
-    missing = unsettled(plan, plan.wanted(only), workdir)
+    missing = to_run(plan, plan.wanted(only), workdir)
     return slurm.submit(workdir, slurm.levels(plan, missing), only)
 
 

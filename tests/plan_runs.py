@@ -7,8 +7,9 @@ import numpy as np
 from configs import default
 from cyclesh.evidence import records
 from cyclesh.evidence.plan import plan_for
+from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
-from cyclesh.run import write_json
+from cyclesh.workdir import CHECKPOINTS, write_json
 
 CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}
 
@@ -28,7 +29,9 @@ def value_of(trial: Trial, modality: str, structure: int) -> float:
 
 
 def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
-    """As `records.write_finished` would, with made-up scores."""
+    """As a trial would: a checkpoint, and a record with made-up scores."""
+    if trial.arm != "judge":
+        (workdir / RUNS / trial.name / CHECKPOINTS / "1").mkdir(parents=True, exist_ok=True)
     names = plan.structures
 
     def table(modality: str) -> dict:

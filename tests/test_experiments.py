@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def test_a_stop_ends_it_and_the_same_call_goes_on(tmp_path):
     run(tmp_path, rest)
     assert rest.names[0] == "all-ours-s0" and not set(rest.names) & set(stopped.names[:-1])
     assert len(rows(tmp_path / "table1.csv")) == 2 * 2 * 6
+
+
+def test_records_alone_go_on_elsewhere_and_only_parents_that_are_needed_train_again(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    run(here, Spawned(here))
+    (there / "runs").mkdir(parents=True)
+    for record in (here / "runs").glob("*.json"):
+        if record.stem != "all-ours-s1":
+            shutil.copy(record, there / "runs")
+    spawned = Spawned(there)
+    run(there, spawned)
+    assert spawned.names == ["all-gan-s1", "all-seg-s1", "all-ours-s1"]
+    assert (there / "table1.csv").read_text() == (here / "table1.csv").read_text()
 
 
 def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):

@@ -13,7 +13,7 @@ from cyclesh.evaluate import Model
 from cyclesh.evidence import records
 from cyclesh.evidence.displacement import train_displaced
 from cyclesh.evidence.plan import plan_for
-from cyclesh.evidence.records import RUNS, is_finished, unsettled
+from cyclesh.evidence.records import RUNS, has_lost_networks, is_finished, unsettled
 from cyclesh.evidence.trials import config_of
 from cyclesh.results import CASES, git_revision, score_volumes, versions
 from cyclesh.run import build_run, claim_workdir, record_data
@@ -23,7 +23,7 @@ from cyclesh.workdir import read_config
 
 
 def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
-    """Train, score and record one trial of a claimed workdir; nothing if it is settled.
+    """Train, score and record one trial of a claimed workdir; nothing if that was done.
 
     Raises: UserError where there is no such trial or a parent has no result; as `train.train`.
     """
@@ -33,7 +33,7 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
         raise UserError(f"--trial={name}: is not in the plan of {workdir}; --dry_run lists it")
     trial = plan.trials[name]
     with locked(workdir / RUNS / name):
-        if not unsettled(plan, [trial], workdir):
+        if not unsettled(plan, [trial], workdir) and not has_lost_networks(workdir, trial):
             return
         missing = [
             parent for parent in trial.after if not is_finished(workdir, plan.trials[parent])

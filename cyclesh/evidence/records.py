@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
-from cyclesh.workdir import DATA, write_json
+from cyclesh.workdir import CHECKPOINTS, DATA, write_json
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
 FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"
@@ -101,6 +101,26 @@ def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]
                 f"{', '.join(differing[:3])}; give another --workdir, or delete it"
             )
     return missing
+
+
+def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
+    """Those without a record, and of their parents those whose networks are gone.
+
+    So records alone, copied from elsewhere, are enough to go on from. ``trials`` are in an order in
+    which each comes after its parents. Raises: as `unsettled`.
+    """
+    names = {trial.name for trial in unsettled(plan, trials, workdir)}
+    for trial in reversed(trials):
+        if trial.name in names:
+            parents = (plan.trials[parent] for parent in trial.init.values())
+            names |= {parent.name for parent in parents if has_lost_networks(workdir, parent)}
+    return [trial for trial in trials if trial.name in names]
+
+
+def has_lost_networks(workdir: Path, trial: Trial) -> bool:
+    """Whether a trial was scored, but no checkpoint of it is here. (Judges leave none here.)"""
+    saved = (Path(workdir) / RUNS / trial.name / CHECKPOINTS).glob("[0-9]*")
+    return trial.arm != "judge" and is_finished(workdir, trial) and not any(saved)
 
 
 def is_finished(workdir: Path, trial: Trial) -> bool:
