@@ -150,10 +150,10 @@ PRESETS = {
         "schedule.pretrain_seg_epochs": 14,
         "schedule.pretrain_gan_epochs": 12,
         "schedule.pretrain_gan_shape": 5.0,
-        "schedule.constant_epochs": 4,
-        "schedule.decay_epochs": 6,
+        "schedule.constant_epochs": 6,
+        "schedule.decay_epochs": 8,
         "log.validate_epochs": 2.0,
-        "judge.epochs": 30,
+        "judge.epochs": 40,
         "judge.rate": 1e-3,
     },
     # The same at the smallest size that still runs everything: for tests.

@@ -138,7 +138,9 @@ def render_ct(
 ) -> Array:
     """CT in HU: float32 (z, y, x). `noise` multiplies the noise, 20 to 30 HU."""
     values = {tissue: float(vary(rng, *level)) for tissue, level in CT_HU.items()}
-    left, right = rng.uniform(300, 450), rng.uniform(190, 300)
+    # Scans are timed differently: the right heart is nearly as bright as the left, or washed out.
+    left = rng.uniform(250, 470)
+    right = rng.uniform(185, min(left - 30, 340))
     values |= {tissue: float(vary(rng, left, 10.0)) for tissue in LEFT_BLOOD}
     values |= {tissue: float(vary(rng, right, 12.0)) for tissue in RIGHT_BLOOD}
     values["papillary"] = values["Myo"]
