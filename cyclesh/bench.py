@@ -110,7 +110,8 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     Returns the figures of `--mode=bench`: step_s is the median over ``config.steps`` steps (10 if
     not set) after two that warm up; gflop counts the plain step, whatever the lowering saves;
     compile_s is without the persistent cache; parts_s says where the time goes (each update alone,
-    so their sum may differ from the step's); data_wait_s is what a step waits for its volumes.
+    so their sum may differ from the step's); pass_s is one volume through a trained network, a
+    translation and a segmentation; data_wait_s is what a step waits for its volumes.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     work = make_workload(config)
@@ -129,6 +130,10 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     parts = {
         name: timed(part, current, batch, steps=steps) for name, part in make_parts(work).items()
     }
+    passes = {
+        name: timed(network, tree, volume, steps=steps)
+        for name, (network, tree, volume) in make_passes(work, current, batch).items()
+    }
     shape = work.description.shape
     return {
         "step_s": step_s,
@@ -145,6 +150,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
         "method": config.method,
         "lowering": work.nets.seg.conv(1).lowering,
         "parts_s": parts,
+        "pass_s": passes,
         "data_wait_s": float(np.median(fed["wait"])),
         "voxel_us": step_s / (config.batch * np.prod(shape)) * 1e6,
         "steps": steps,
@@ -221,6 +227,21 @@ def make_parts(work: Workload) -> dict[str, Callable]:
         ),
     }
     return {name: parts[name] for name in phase.moves}
+
+
+def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, tuple]:
+    """What a trained generator and segmentor do with one volume: function and arguments to time."""
+    domain = DOMAINS[0]
+    volume = batch["real"][domain][0][:1]
+    return {
+        name: (
+            lambda tree, x, net=getattr(work.nets, name): net.apply({"params": tree}, x),
+            getattr(current.params, name)[domain],
+            volume,
+        )
+        for name in ("gen", "seg")
+        if getattr(current.params, name) is not None
+    }
 
 
 def timed(part: Callable, *args, steps: int) -> float:

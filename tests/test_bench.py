@@ -33,6 +33,8 @@ def test_figures_are_of_the_config(method):
     assert (told["batch"], told["shape"], told["filters"]) == (2, [8, 8, 8], 2)
     assert (told["dtype"], told["method"], told["steps"]) == ("float32", method, 2)
     assert set(told["parts_s"]) == set(config.moves)
+    assert set(told["pass_s"]) == {"baseline": {"seg"}, "joint": {"gen", "seg"}}[method]
+    assert all(seconds > 0 for seconds in told["pass_s"].values())
     assert math.isclose(told["gflops"] * told["step_s"], told["gflop"], rel_tol=1e-9)
     assert all(told[key] > 0 for key in ("step_s", "gemm_gflops", "peak_memory_gb", "compile_s"))
 
