@@ -233,14 +233,13 @@ def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, t
     """What a trained generator and segmentor do with one volume: function and arguments to time."""
     domain = DOMAINS[0]
     volume = batch["real"][domain][0][:1]
+
+    def network(name: str) -> Callable:
+        return lambda tree, x: getattr(work.nets, name).apply({"params": tree}, x)
+
+    trained = {name: getattr(current.params, name) for name in ("gen", "seg")}
     return {
-        name: (
-            lambda tree, x, net=getattr(work.nets, name): net.apply({"params": tree}, x),
-            getattr(current.params, name)[domain],
-            volume,
-        )
-        for name in ("gen", "seg")
-        if getattr(current.params, name) is not None
+        name: (network(name), trees[domain], volume) for name, trees in trained.items() if trees
     }
 
 
