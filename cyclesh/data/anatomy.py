@@ -73,7 +73,7 @@ def draw_heart(rng: np.random.Generator, side: float) -> Heart:
     """
     size = np.exp(vary(rng, -0.13 + 0.215 * side, 0.06))
     phase = float(np.clip(vary(rng, 0.35 + 0.3 * side, 0.15), 0, 1))
-    angles = vary(rng, np.array([10.0, -8.0, 12.0]) * side, np.array([10.0, 10.0, 12.0]))
+    angles = vary(rng, np.array([10.0, -8.0, 12.0]) * side, np.array([13.0, 13.0, 15.0]))
     chambers = {
         name: np.exp(vary(rng, 0.0, 0.07) + vary(rng, np.zeros(3), np.full(3, 0.045)))
         for name in ("LV", "RV", "LA", "RA")
@@ -83,7 +83,7 @@ def draw_heart(rng: np.random.Generator, side: float) -> Heart:
         phase=phase,
         wall_mm=float(vary(rng, 9.0, 1.0) * (1 + 0.45 * phase)),
         rotation=rotation_matrix(np.deg2rad(angles)),
-        shift_mm=vary(rng, np.array([4.0, 0.0, -6.0]) * side, np.array([5.0, 3.0, 5.0])),
+        shift_mm=vary(rng, np.array([4.0, 0.0, -6.0]) * side, np.array([8.0, 6.0, 8.0])),
         chambers=chambers,
         septum_mm=vary(rng, np.zeros(3), np.array([1.0, 1.0, 0.5])),
         epicardial_mm=float(rng.uniform(3, 8)),
@@ -153,7 +153,7 @@ def heart_layers(heart: Heart) -> list[Layer]:
     appendage = frame.tube([frame.place(-14, 10, 18), frame.place(-27, 30, 10)], [9, 6])
     la = Union((la_body, appendage), blend_mm=6.0)
     ra_semi = np.array([25.0, 30.0, 27.0]) * (1 + 0.10 * phase) * factors["RA"]
-    ra = frame.basal(frame.ellipsoid((41, -6, 0.85 * ra_semi[2]), ra_semi), 1)
+    ra = frame.basal(frame.ellipsoid((41, -6, 0.85 * ra_semi[2]), ra_semi), 3)
     wall = 2.2 * heart.size
     outside = [Layer("fat", shape, heart.epicardial_mm) for shape in (rv, ra, la)]
     outside += [Layer("fat", myo, 0.3 * heart.epicardial_mm)]  # little on the free wall
