@@ -19,6 +19,7 @@ from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+README = ROOT / "README.md"
 LIMITS = ROOT / "docs" / "limits.md"
 # The documents' own scale -> one that a test can wait for; every entry must occur.
 TINY = "--config=configs/joint.py:tiny"
@@ -93,20 +94,33 @@ def test_mm_whs_as_it_is_downloaded(tmp_path):
     assert (tmp_path / "runs/ours/results.json").exists()
 
 
+def splits_of(folder: Path, block: str, cases: tuple[str, ...], paired: str = "") -> dict[str, str]:
+    """Case -> split in a folder that holds this dataset.json, of four organs, and these cases."""
+    (folder / "dataset.json").write_text(block)
+    described = describe(folder, HEART)
+    assert described.names == ("liver", "right_kidney", "left_kidney", "spleen")
+    for case in cases:
+        save(folder / f"{case}.nii.gz", voxels(balls(), case[:2]))
+        save(folder / f"{case}_label.nii.gz", balls())
+    for kind, content in (("image", voxels(balls(), "mr")), ("label", balls())) if paired else ():
+        save(folder / "paired" / f"{paired}_{kind}.nii.gz", content)
+    return split_cases(find_cases(folder, described), read_dataset_json(folder))
+
+
 def test_the_complete_dataset_json_is_understood(tmp_path):
     (block,) = blocks(ROOT / "docs" / "tutorial.md", "json")
-    (tmp_path / "dataset.json").write_text(block)
-    described = describe(tmp_path, HEART)
-    assert described.names == ("liver", "right_kidney", "left_kidney", "spleen")
-    entries = read_dataset_json(tmp_path)
-    assert set(entries) == {*described.to_json(), "subjects", "split", "paired"}  # it has them all
-    for case in (*(f"ct_0{n}" for n in range(1, 7)), *(f"mr_0{n}" for n in range(1, 5))):
-        save(tmp_path / f"{case}.nii.gz", voxels(balls(), case[:2]))
-        save(tmp_path / f"{case}_label.nii.gz", balls())
-    for kind, content in (("image", voxels(balls(), "mr")), ("label", balls())):
-        save(tmp_path / "paired" / f"mr_of_ct_04_{kind}.nii.gz", content)
-    splits = split_cases(find_cases(tmp_path, described), entries)
+    cases = (*(f"ct_0{n}" for n in range(1, 7)), *(f"mr_0{n}" for n in range(1, 5)))
+    splits = splits_of(tmp_path, block, cases, "mr_of_ct_04")
     assert splits["ct_05"] == splits["ct_06"] == "extra" and splits["mr_of_ct_04"] == "paired"
+    entries, described = read_dataset_json(tmp_path), describe(tmp_path, HEART)
+    assert set(entries) == {*described.to_json(), "subjects", "split", "paired"}  # it has them all
+
+
+def test_the_readmes_dataset_json_is_understood(tmp_path):
+    (block,) = re.findall(r"^    \{.*?\}$", README.read_text(), re.MULTILINE | re.DOTALL)
+    cases = [f"{modality}_0{n}" for modality in ("ct", "mr") for n in (1, 2, 3)]
+    splits = splits_of(tmp_path, block, (*cases, "ct_07", "ct_08"))
+    assert splits["ct_07"] == splits["ct_08"] == "extra" and splits["mr_02"] == "val"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -125,7 +139,7 @@ EXAMPLE = re.compile(r"^    python -m (cyclesh\.main .*--workdir=examples/.*)$",
 def test_what_is_shown_with_the_example_model_runs_and_gives_what_is_said(tmp_path):
     for name in ("configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", LIMITS)]
+    pages = [page.read_text(encoding="utf-8") for page in (README, LIMITS)]
     commands = [command for text in pages for command in EXAMPLE.findall(text)]
     assert len(commands) >= 5
     for command in commands:
