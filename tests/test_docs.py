@@ -15,6 +15,7 @@ from cyclesh.data.description import HEART, describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.raw import find_cases
 from cyclesh.data.splits import split_cases
+from cyclesh.deployed import load
 from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +122,14 @@ def test_the_readmes_dataset_json_is_understood(tmp_path):
     cases = [f"{modality}_0{n}" for modality in ("ct", "mr") for n in (1, 2, 3)]
     splits = splits_of(tmp_path, block, (*cases, "ct_07", "ct_08"))
     assert splits["ct_07"] == splits["ct_08"] == "extra" and splits["mr_02"] == "val"
+
+
+def test_a_segmentors_least_tile_is_as_large_as_is_said():
+    said = re.search(r"tiles have at least (\d+) voxels a side", LIMITS.read_text(encoding="utf-8"))
+    side = int(said[1])
+    model = load(ROOT / "examples" / "phantom", pass_voxels=1)
+    assert model.in_one_pass("seg", (side,) * 3)
+    assert not model.in_one_pass("seg", (side + 1,) * 3)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
