@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import parsed
 from scan_files import balls, save, voxels
 
 from cyclesh.data.description import HEART, describe, read_dataset_json
@@ -16,10 +18,12 @@ from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.raw import find_cases
 from cyclesh.data.splits import split_cases
 from cyclesh.deployed import load
+from cyclesh.errors import UserError
 from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+FOLDERS = ("", "docs/", "launch/", "examples/**/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 README = ROOT / "README.md"
 LIMITS = ROOT / "docs" / "limits.md"
 # The documents' own scale -> one that a test can wait for; every entry must occur.
@@ -139,6 +143,44 @@ def test_links_and_modes_exist(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
     for mode in re.findall(r"--mode=(\w+)", text):
         assert mode in MODES, mode
+
+
+# The scripts of launch/ hand all their words to the program.
+COMMAND = re.compile(r"(?:python -m cyclesh\.main|launch/(?:slurm|tpu_vm)\.sh) (--[^'`&|;\n]*)")
+COMMANDS = [
+    pytest.param(words, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in PAGES
+    for number, words in enumerate(COMMAND.findall(page.read_text(encoding="utf-8")), start=1)
+]
+
+
+def parse_shown(words: str) -> None:
+    """The words of a command as the program understands them; "..." stands for any config."""
+    shown = words.replace("--config=...", "--config=configs/joint.py")
+    parsed(*shlex.split(shown, comments=True))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_that_is_shown_is_understood(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse_shown(words)
+
+
+def test_commands_are_found_and_wrong_ones_are_noticed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert len(COMMANDS) >= 35
+    for words in (
+        "--mode=train --no_such_flag=1",
+        "--mode=no_such_mode",
+        "--mode=verify --input=FOLDER --to=mr",
+        "--config=configs/none.py",
+        "--config=configs/joint.py:no_such_preset",
+        "--config=configs/joint.py:data=FOLDER,no_such_key=1",
+        "--config=configs/joint.py --config.schedule.no_such_field=1",
+        "--config=... --config.compute.lowering=no_such_value  # a comment",
+    ):
+        with pytest.raises(UserError):
+            parse_shown(words)
 
 
 EXAMPLE = re.compile(r"^    python -m (cyclesh\.main .*--workdir=examples/.*)$", re.MULTILINE)
