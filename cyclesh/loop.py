@@ -188,17 +188,23 @@ def stalled(run: Run, rows: list[dict]) -> bool:
 
 
 def log_slices(run: Run, model: Model, log: RunLog, step: int) -> None:
-    """The same validation cases over time, for TensorBoard: source, translation, reconstruction.
+    """The same validation cases over time, for TensorBoard, side by side.
 
-    Axial, through the middle, the patient's right on the left as everywhere else.
+    The source; its translation and reconstruction, once there are generators; the predicted
+    classes, where there are segmentors. Axial, through the middle, the patient's right on the left
+    as everywhere else.
     """
-    if model.gen is None:
-        return
     for domain in DOMAINS:
         volume = run.store.select(run.modality(domain), "val")[0]
         image = run.store.image(volume)
-        fake = model.translate(other(domain), image)
-        triple = (image, fake, model.translate(domain, fake))
+        views = [image]
+        if model.gen is not None:
+            fake = model.translate(other(domain), image)
+            views += [fake, model.translate(domain, fake)]
+        if model.seg is not None:
+            # Shades from black, the background, to white, the last structure.
+            predicted = model.segment(model.seg[domain], image).astype(np.float32)
+            views.append(predicted * 2 / (run.store.description.classes - 1) - 1)
         middle = tuple(n // 2 for n in image.shape)
-        strip = np.concatenate([cut(v, PLANES[0], middle) for v in triple], axis=1)
+        strip = np.concatenate([cut(v, PLANES[0], middle) for v in views], axis=1)
         log.picture(f"slices/{volume.id}", np.clip(strip / 2 + 0.5, 0, 1), step)

@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 from absl.testing import flagsaver
+from ml_collections import ConfigDict
 
 import cyclesh.train  # noqa: F401  defines the flags of grain: those not known here are lost
 from cyclesh import main
+from cyclesh.settings import validate
 
 ROOT = Path(__file__).parent.parent
 UNPARSED = flagsaver.save_flag_values(flags.FLAGS)
@@ -24,19 +28,39 @@ class Outcome(NamedTuple):
     err: str
 
 
-def call(capfd, *words: str) -> Outcome:
-    """`python -m cyclesh.main WORDS` without the start of a new Python."""
-    capfd.readouterr()
+@contextmanager
+def started_with(words: Sequence[str]) -> Iterator[list[str]]:
+    """This process's arguments for a while; flags and the import path are as before afterwards."""
     path, argv = list(sys.path), sys.argv
     sys.argv = ["cyclesh", *map(str, words)]  # where --config.a.b=v is looked for
     try:
-        status = main.run(sys.argv)
+        yield sys.argv
     finally:
         sys.argv = argv
         flagsaver.restore_flag_values(UNPARSED)
         flags.FLAGS.unparse_flags()
         sys.path[:] = path
+
+
+def call(capfd, *words: str) -> Outcome:
+    """`python -m cyclesh.main WORDS` without the start of a new Python."""
+    capfd.readouterr()
+    with started_with(words) as argv:
+        status = main.run(argv)
     return Outcome(status, *capfd.readouterr())
+
+
+def parsed(*words: str) -> ConfigDict | None:
+    """The checked config of a command that is not run; None where it names none.
+
+    Raises UserError for an unknown flag, key, field or mode.
+    """
+    with started_with(words) as argv:
+        main.parse(argv)
+        config = flags.FLAGS.config
+    if config is not None:
+        validate(config)
+    return config
 
 
 def spawn(*words: str) -> Outcome:

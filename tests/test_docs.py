@@ -3,22 +3,28 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import parsed
 from scan_files import balls, save, voxels
 
 from cyclesh.data.description import HEART, describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.raw import find_cases
 from cyclesh.data.splits import split_cases
+from cyclesh.deployed import load
+from cyclesh.errors import UserError
 from cyclesh.main import MODES
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/**/*.md")])
+FOLDERS = ("", "docs/", "launch/", "examples/**/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
+README = ROOT / "README.md"
 LIMITS = ROOT / "docs" / "limits.md"
 # The documents' own scale -> one that a test can wait for; every entry must occur.
 TINY = "--config=configs/joint.py:tiny"
@@ -93,20 +99,41 @@ def test_mm_whs_as_it_is_downloaded(tmp_path):
     assert (tmp_path / "runs/ours/results.json").exists()
 
 
+def splits_of(folder: Path, block: str, cases: tuple[str, ...], paired: str = "") -> dict[str, str]:
+    """Case -> split in a folder that holds this dataset.json, of four organs, and these cases."""
+    (folder / "dataset.json").write_text(block)
+    described = describe(folder, HEART)
+    assert described.names == ("liver", "right_kidney", "left_kidney", "spleen")
+    for case in cases:
+        save(folder / f"{case}.nii.gz", voxels(balls(), case[:2]))
+        save(folder / f"{case}_label.nii.gz", balls())
+    for kind, content in (("image", voxels(balls(), "mr")), ("label", balls())) if paired else ():
+        save(folder / "paired" / f"{paired}_{kind}.nii.gz", content)
+    return split_cases(find_cases(folder, described), read_dataset_json(folder))
+
+
 def test_the_complete_dataset_json_is_understood(tmp_path):
     (block,) = blocks(ROOT / "docs" / "tutorial.md", "json")
-    (tmp_path / "dataset.json").write_text(block)
-    described = describe(tmp_path, HEART)
-    assert described.names == ("liver", "right_kidney", "left_kidney", "spleen")
-    entries = read_dataset_json(tmp_path)
-    assert set(entries) == {*described.to_json(), "subjects", "split", "paired"}  # it has them all
-    for case in (*(f"ct_0{n}" for n in range(1, 7)), *(f"mr_0{n}" for n in range(1, 5))):
-        save(tmp_path / f"{case}.nii.gz", voxels(balls(), case[:2]))
-        save(tmp_path / f"{case}_label.nii.gz", balls())
-    for kind, content in (("image", voxels(balls(), "mr")), ("label", balls())):
-        save(tmp_path / "paired" / f"mr_of_ct_04_{kind}.nii.gz", content)
-    splits = split_cases(find_cases(tmp_path, described), entries)
+    cases = (*(f"ct_0{n}" for n in range(1, 7)), *(f"mr_0{n}" for n in range(1, 5)))
+    splits = splits_of(tmp_path, block, cases, "mr_of_ct_04")
     assert splits["ct_05"] == splits["ct_06"] == "extra" and splits["mr_of_ct_04"] == "paired"
+    entries, described = read_dataset_json(tmp_path), describe(tmp_path, HEART)
+    assert set(entries) == {*described.to_json(), "subjects", "split", "paired"}  # it has them all
+
+
+def test_the_readmes_dataset_json_is_understood(tmp_path):
+    (block,) = re.findall(r"^    \{.*?\}$", README.read_text(), re.MULTILINE | re.DOTALL)
+    cases = [f"{modality}_0{n}" for modality in ("ct", "mr") for n in (1, 2, 3)]
+    splits = splits_of(tmp_path, block, (*cases, "ct_07", "ct_08"))
+    assert splits["ct_07"] == splits["ct_08"] == "extra" and splits["mr_02"] == "val"
+
+
+def test_a_segmentors_least_tile_is_as_large_as_is_said():
+    said = re.search(r"tiles have at least (\d+) voxels a side", LIMITS.read_text(encoding="utf-8"))
+    side = int(said[1])
+    model = load(ROOT / "examples" / "phantom", pass_voxels=1)
+    assert model.in_one_pass("seg", (side,) * 3)
+    assert not model.in_one_pass("seg", (side + 1,) * 3)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -118,6 +145,44 @@ def test_links_and_modes_exist(page):
         assert mode in MODES, mode
 
 
+# The scripts of launch/ hand all their words to the program.
+COMMAND = re.compile(r"(?:python -m cyclesh\.main|launch/(?:slurm|tpu_vm)\.sh) (--[^'`&|;\n]*)")
+COMMANDS = [
+    pytest.param(words, id=f"{page.relative_to(ROOT)}:{number}")
+    for page in PAGES
+    for number, words in enumerate(COMMAND.findall(page.read_text(encoding="utf-8")), start=1)
+]
+
+
+def parse_shown(words: str) -> None:
+    """The words of a command as the program understands them; "..." stands for any config."""
+    shown = words.replace("--config=...", "--config=configs/joint.py")
+    parsed(*shlex.split(shown, comments=True))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_that_is_shown_is_understood(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse_shown(words)
+
+
+def test_commands_are_found_and_wrong_ones_are_noticed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert len(COMMANDS) >= 35
+    for words in (
+        "--mode=train --no_such_flag=1",
+        "--mode=no_such_mode",
+        "--mode=verify --input=FOLDER --to=mr",
+        "--config=configs/none.py",
+        "--config=configs/joint.py:no_such_preset",
+        "--config=configs/joint.py:data=FOLDER,no_such_key=1",
+        "--config=configs/joint.py --config.schedule.no_such_field=1",
+        "--config=... --config.compute.lowering=no_such_value  # a comment",
+    ):
+        with pytest.raises(UserError):
+            parse_shown(words)
+
+
 EXAMPLE = re.compile(r"^    python -m (cyclesh\.main .*--workdir=examples/.*)$", re.MULTILINE)
 
 
@@ -125,7 +190,7 @@ EXAMPLE = re.compile(r"^    python -m (cyclesh\.main .*--workdir=examples/.*)$",
 def test_what_is_shown_with_the_example_model_runs_and_gives_what_is_said(tmp_path):
     for name in ("configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", LIMITS)]
+    pages = [page.read_text(encoding="utf-8") for page in (README, LIMITS)]
     commands = [command for text in pages for command in EXAMPLE.findall(text)]
     assert len(commands) >= 5
     for command in commands:

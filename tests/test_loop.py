@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import call
+from event_files import shown
 from tiny_store import run_words, write_store
 
 from cyclesh.loop import log_slices, stalled
@@ -78,24 +79,58 @@ def test_a_run_that_stops_early_is_scored_and_finished(tmp_path, capfd):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["checkpoint"]["last_step"] == rows[-1]["step"]
     assert rows[-1]["epoch"] == 3
+    pictures = {tag for tag in shown(tmp_path / "run") if tag.startswith("slices/")}
+    assert pictures == {"slices/ct_3", "slices/mr_3"}  # a baseline has no generators
     again = call(capfd, *words)
     assert again.status == 0 and f"finished at step {rows[-1]['step']}" in again.err
     assert read_rows(tmp_path / "run") == rows
 
 
-def test_slices_for_tensorboard_have_the_patients_right_and_front_where_the_report_has_them():
-    volume = np.full((4, 6, 8), -1, np.float32)
-    volume[2, -1, -1] = 1  # of the middle slice, the most anterior and right voxel
+def slices_of(volume: np.ndarray, **networks) -> dict[str, np.ndarray]:
+    """The pictures that are logged of a model with these networks, on cases that are all alike."""
     store = SimpleNamespace(
         select=lambda modality, split: [SimpleNamespace(id=f"{modality}_{split}")],
         image=lambda _: volume,
+        description=SimpleNamespace(classes=3),
     )
     run = SimpleNamespace(store=store, modality=lambda domain: {"A": "ct", "B": "mr"}[domain])
-    model = SimpleNamespace(gen={}, translate=lambda target, image: image / 2)
-    shown = {}
-    log = SimpleNamespace(picture=lambda name, pixels, step: shown.update({name: pixels}))
+    model = SimpleNamespace(**{"gen": None, "seg": None} | networks)
+    found = {}
+    log = SimpleNamespace(picture=lambda name, pixels, step: found.update({name: pixels}))
     log_slices(run, model, log, 7)
-    assert set(shown) == {"slices/ct_val", "slices/mr_val"}
-    source, fake, rec = np.split(shown["slices/ct_val"], 3, axis=1)
+    assert set(found) == {"slices/ct_val", "slices/mr_val"}
+    return found
+
+
+def marked() -> np.ndarray:
+    """Black but for one voxel: of the middle slice, the most anterior and right."""
+    volume = np.full((4, 6, 8), -1, np.float32)
+    volume[2, -1, -1] = 1
+    return volume
+
+
+def test_slices_for_tensorboard_have_the_patients_right_and_front_where_the_report_has_them():
+    pictures = slices_of(marked(), gen={}, translate=lambda target, image: image / 2)
+    source, fake, rec = np.split(pictures["slices/ct_val"], 3, axis=1)
     assert source[0, 0] == 1 and source.sum() == 1 and source.shape == (6, 8)
     assert fake[0, 0] == 0.75 and rec[0, 0] == 0.625
+
+
+def test_slices_without_generators_are_the_source_and_the_predicted_classes():
+    """Of the classes 0, 1, 2: black, grey and white."""
+
+    def segment(tree, image):
+        return np.where(image > 0, {"ct": 1, "mr": 2}[tree], 0).astype(np.uint8)
+
+    pictures = slices_of(marked(), seg={"A": "ct", "B": "mr"}, segment=segment)
+    for name, grey in (("ct", 0.5), ("mr", 1.0)):
+        source, classes = np.split(pictures[f"slices/{name}_val"], 2, axis=1)
+        assert source[0, 0] == 1 and source.sum() == 1
+        assert classes[0, 0] == grey and classes.sum() == grey
+
+
+def test_slices_of_a_whole_model_end_with_the_predicted_classes():
+    networks = {"gen": {}, "translate": lambda target, image: -image}
+    networks |= {"seg": {"A": 0, "B": 0}, "segment": lambda tree, image: (image > 0).astype("u1")}
+    parts = np.split(slices_of(marked(), **networks)["slices/ct_val"], 4, axis=1)
+    assert [part[0, 0] for part in parts] == [1, 0, 1, 0.5]

@@ -8,6 +8,10 @@ import nbclient
 import nbformat
 import pytest
 
+from configs import joint
+from cyclesh import infer
+from cyclesh.data import locate
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "launch" / "colab.ipynb"
 KERNEL_STARTS_S, CELL_S = 60, 900
@@ -61,6 +65,27 @@ def executed(folder: Path, **parameters) -> list[dict]:
 
 def printed(cell: dict) -> str:
     return "".join(output.get("text", "") for output in cell["outputs"])
+
+
+@pytest.mark.parametrize(("own", "subjects"), [("tiny", 10), ("", 48)])
+def test_the_scan_is_of_the_runs_own_phantom(own, subjects, tmp_path, monkeypatch):
+    """Another phantom in the cache, of more or fewer subjects, is not taken."""
+
+    def write_phantom(spec, folder, *_):
+        (folder / "mr_train").mkdir(parents=True, exist_ok=True)
+        (folder / "mr_train" / f"mr_train_{spec.subjects_mr}_image.nii.gz").touch()
+
+    given = []
+    monkeypatch.setenv("CYCLESH_CACHE", str(tmp_path))
+    monkeypatch.setattr(locate, "write_phantom", write_phantom)
+    monkeypatch.setattr(infer, "run", lambda workdir, task, scan, *_, **__: given.append(scan))
+    for argument in ("tiny", ""):
+        locate.phantom_folder(joint.get_config(argument))
+    (cell,) = (text for text in map(source, cells()) if "infer.run(" in text)
+    known = {"ARGUMENT": own, "MODALITY": "mr", "SCAN": "", "WORKDIR": tmp_path}
+    show = {"joint": joint, "Path": Path, "display": print, "Image": lambda *_, **__: ""}
+    exec(cell, known | show)
+    assert {scan.name for scan in given} == {f"mr_train_{subjects}_image.nii.gz"}
 
 
 @pytest.mark.slow

@@ -144,8 +144,8 @@ def test_the_browser_gets_every_volume_as_it_is(data, whole):
     assert "True MR" not in str(payload["cases"][1])  # only the first case has its truth
 
 
-@pytest.mark.parametrize("shape", [(32, 40, 40), (40, 48, 56), (86, 112, 112)])
-def test_twelve_cases_of_noise_stay_below_fifteen_megabytes(shape):
+def _noise(data, shape):
+    """The run with twelve cases of noise, which nothing packs, instead of its own."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (4, *shape)).astype(np.float32)
     labels = rng.integers(0, 3, (3, *shape)).astype(np.uint8)
@@ -153,14 +153,27 @@ def test_twelve_cases_of_noise_stay_below_fifteen_megabytes(shape):
     masks = ("label", "predicted_source", "predicted_translation")
     arrays = dict(zip((*names, *masks), (*images, *labels), strict=True))
     cases = [CaseImages(f"ct_{i}", "ct", "mr", **arrays, s_score=i / 12) for i in range(12)]
-    run = ReportData("noise", ("ct", "mr"), STRUCTURES, SPACING_MM, {}, cases=cases)
-    html = browser([run])
+    return dataclasses.replace(data, cases=cases)
+
+
+@pytest.mark.parametrize("shape", [(32, 40, 40), (40, 48, 56), (86, 112, 112)])
+def test_twelve_cases_of_noise_stay_below_fifteen_megabytes(data, shape):
+    html = browser([_noise(data, shape)])
     assert len(html) < 14e6  # the rest of a report is less than 1 MB
     payload = _cases(html)
     sides = zip(payload["shape"], payload["spacing"], shape, SPACING_MM, strict=True)
     # What is coarsened keeps its size, but for less than a voxel at the rim.
     assert all(0 <= n * mm - m * wide < mm for m, wide, n, mm in sides)
     assert (payload["shape"] == list(shape)) == (shape[0] < 86)
+    assert ("shown at every" in html) == (shape[0] == 86)
+
+
+def test_the_file_of_twelve_large_cases_is_below_fifteen_megabytes_and_says_it_is_coarser(
+    data, tmp_path
+):
+    _, text = _render(_noise(data, (86, 112, 112)), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 15e6
+    assert "shown at every 2nd voxel" in text
 
 
 def test_two_runs_stand_side_by_side(data, tmp_path):

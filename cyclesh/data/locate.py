@@ -32,7 +32,7 @@ def open_store(config, progress: bool = True) -> Store:
     """The store that a config trains on: made first, if need be, under the cache folder."""
     data = config.data
     if not data.path:
-        return _prepared(_phantom(config, progress), config, progress)
+        return _prepared(phantom_folder(config, progress), config, progress)
     path = Path(data.path)
     if not path.exists():
         raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
@@ -91,7 +91,8 @@ def _phantom_spec(config) -> PhantomSpec:
     )
 
 
-def _phantom(config, progress: bool) -> Path:
+def phantom_folder(config, progress: bool = True) -> Path:
+    """The raw folder of a config's phantom, under the cache folder; drawn first, if need be."""
     spec = _phantom_spec(config)
     folder = cache_folder("phantom", phantom_key(spec))
     with locked(folder):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cyclesh.scoring.page import asset
+from cyclesh.scoring.page import asset, paragraph
 from cyclesh.scoring.ranking import agreement, directions, worst_median_best
 from cyclesh.scoring.report_data import CaseImages, ReportData
 from cyclesh.scoring.slices import PLANES, centre_of_structures
@@ -30,7 +30,9 @@ def browser(runs: Sequence[ReportData]) -> str:
         return ""
     text = json.dumps(payload(runs), separators=(",", ":"), allow_nan=False)
     # Within <script> only "<" could end the element early.
-    return Template(asset("cases.html")).substitute(data=text.replace("<", "\\u003c"))
+    return Template(asset("cases.html")).substitute(
+        data=text.replace("<", "\\u003c"), coarser=paragraph(_told(coarsening(runs)))
+    )
 
 
 def payload(runs: Sequence[ReportData]) -> dict[str, Any]:
@@ -76,6 +78,17 @@ def coarsening(runs: Sequence[ReportData]) -> int:
         if isinstance(value, np.ndarray)
     )
     return max(1, math.ceil((sum(v.size for v in volumes) / BUDGET_BYTES) ** (1 / 3)))
+
+
+def _told(factor: int) -> str:
+    """That volumes are drawn coarser than they were scored; "" where they are not."""
+    if factor == 1:
+        return ""
+    nth = {2: "2nd", 3: "3rd"}.get(factor, f"{factor}th")
+    return (
+        f"To keep this file small, volumes are shown at every {nth} voxel along each axis: images "
+        "as means of blocks. Scores are of the whole grid."
+    )
 
 
 def _ranked(group: Sequence[CaseImages]) -> Iterator[tuple[CaseImages, str]]:
