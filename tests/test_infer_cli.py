@@ -126,11 +126,38 @@ def test_a_bad_file_does_not_stop_the_others(workdir, tmp_path, capfd):
     write_scan(folder / "b.nii.gz")
     done = call(capfd, *command)
     assert done.status == 0 and done.out == f"{out}: 1 done, 2 exist already (--overwrite)\n"
-    assert "leaves out 2 labels or scans of another modality: c_label.nii.gz, mr_01" in done.err
+    told = "leaves out 2 labels, masks or scans of another modality: c_label.nii.gz, mr_01"
+    assert told in done.err
     assert (out / "a.nii.gz").stat().st_mtime_ns == before
     done = call(capfd, *command, "--overwrite")
     assert done.out == f"{out}: 3 done\n"
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("prefix", ["", "ct_"])
+def test_results_are_scans_of_what_they_became(workdir, tmp_path, capfd, prefix):
+    """A result bears the name of the scan that it was made of, whatever modality that tells."""
+    folder, fakes, labels = (tmp_path / name for name in ("in", "fakes", "labels"))
+    for name in "ab":
+        write_scan(folder / f"{prefix}{name}.nii.gz")
+    write_scan(fakes / "c_mask.nii.gz", "mr")  # there is no c: a scan of that name
+    model = f"--workdir={workdir}"
+    done = call(
+        capfd, "--mode=translate", "--to=mr", model, f"--input={folder}", f"--output={fakes}"
+    )
+    assert done.out == f"{fakes}: 2 done\n"
+    (fakes / f"{prefix}a_probabilities.nii.gz").write_bytes(b"of a segmentation")
+    segment = ("--mode=segment", model, "--overwrite")
+    done = call(capfd, *segment, "--modality=mr", f"--input={fakes}", f"--output={labels}")
+    assert done.status == 0 and done.out == f"{labels}: 3 done\n"
+    results = {path.name for path in labels.glob("*.json")}
+    assert results == {f"{prefix}a.json", f"{prefix}b.json", "c_mask.json"}
+    for modality, place in (("ct", fakes), ("mr", labels)):  # neither CT nor label maps are MR
+        (fakes / "c_mask.nii.gz").unlink(missing_ok=True)
+        done = call(
+            capfd, *segment, f"--modality={modality}", f"--input={place}", f"--output={tmp_path}"
+        )
+        require_one_clear_line(done, "holds no scan")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to the superuser")

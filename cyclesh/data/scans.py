@@ -7,7 +7,7 @@ that holds a volume (.dcm), and a folder with the slices of one DICOM series.
 import gzip
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import nibabel as nib
@@ -42,16 +42,19 @@ def is_series(path: Path) -> bool:
         raise Unreadable(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def find_scans(folder: Path, meant: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
+def find_scans(
+    folder: Path, meant: Callable[[str, Set[str]], bool]
+) -> tuple[list[Path], list[Path]]:
     """The scans of a folder, sorted: its files of known formats, its folders of DICOM slices.
 
     Those that cannot be read are among them: that is told when their turn comes.
-    meant: takes a scan's name and says whether it is one of those to use.
+    meant: takes a scan's name and the names of all, and says whether it is one of those to use.
     Returns those and the others. Raises UserError when there is none, or two have one name.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     found = [path for path in entries if _seems_a_scan(path)]
-    used = [path for path in found if meant(name_of(path))]
+    names = {name_of(path) for path in found}
+    used = [path for path in found if meant(name_of(path), names)]
     others = [path for path in found if path not in used]
     if not used:
         left = f" ({len(others)} left out by their names)" if others else ""
