@@ -135,7 +135,10 @@ def _one(model: Deployed, task: Task, job: Job) -> str:
     )
     make = outputs.translated if task.to else outputs.segmented
     files, line = make(model, task, source, seen, job.target)
+    stale = outputs.written_before(job.target) - files.keys()  # by a call with other flags
     publish(files)
+    for path in stale:
+        path.unlink(missing_ok=True)
     return f"{job.target}: {line}"
 
 

@@ -255,5 +255,14 @@ def read_sidecar(target: Path) -> dict:
     return about if isinstance(about, dict) and {"cyclesh", "scan"} <= about.keys() else {}
 
 
+def written_before(target: Path) -> set[Path]:
+    """Where files beside an earlier result of this name may be; empty when there was none.
+
+    Without a sidecar that was written here, files of these names may be the user's own.
+    """
+    endings = (SIDECAR, PICTURE, MASK, PROBABILITIES) if read_sidecar(target) else ()
+    return {_beside(target, ending) for ending in endings}
+
+
 def _beside(target: Path, ending: str) -> Path:
     return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ending)

@@ -134,6 +134,27 @@ def test_a_bad_file_does_not_stop_the_others(workdir, tmp_path, capfd):
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
 
 
+def test_overwriting_leaves_nothing_of_an_earlier_result(workdir, tmp_path, capfd):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out" / "a.nii.gz"
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}", "--quiet", "--overwrite",
+    )  # fmt: skip
+    target.parent.mkdir()
+    own = {"a_mask.nii.gz", "a.png", "a_notes.nii.gz", "b_mask.nii.gz"}
+    for name in own:
+        (target.parent / name).write_text("the user's")
+    few = {"a.nii.gz", "a.json"}
+    assert call(capfd, *command, "--extent=whole").status == 0
+    assert tree(target.parent) == few | own  # of no result of ours
+    assert call(capfd, *command, "--probabilities", "--overlay").status == 0
+    assert tree(target.parent) == few | own | {"a_probabilities.nii.gz"}
+    assert call(capfd, *command).status == 0
+    assert tree(target.parent) == few | own - {"a.png"}
+    assert call(capfd, *command, "--extent=whole").status == 0
+    assert tree(target.parent) == few | {"a_notes.nii.gz", "b_mask.nii.gz"}
+
+
 @pytest.mark.parametrize("prefix", ["", "ct_"])
 def test_results_are_scans_of_what_they_became(workdir, tmp_path, capfd, prefix):
     """A result bears the name of the scan that it was made of, whatever modality that tells."""
