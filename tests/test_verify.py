@@ -254,6 +254,23 @@ def test_structures_that_the_crop_cuts(raw):
 def test_strangers_are_named(raw):
     save(raw / "scout.nii.gz", np.zeros((3, 3, 3), np.int16))
     assert faults(raw) == [("scout.nii.gz", "warning", "ignored")]
+    for name in ("ct_train/ct_9.nrrd", "ct_train/ct_9_label.nrrd"):
+        (raw / name).write_bytes(b"")
+    report = check(raw)
+    assert report.ok and [f.code for f in report.faults] == ["ignored"] * 3
+    assert "ct_train/ct_9.nrrd: is no NIfTI; convert it" in report.to_table()
+
+
+def test_endings_in_upper_case_are_checked_and_prepared(raw, tmp_path):
+    whole = prepared(raw, tmp_path / "whole")
+    for file in (CT, CT_LABEL, MR):
+        (raw / file).rename((raw / file).with_name((raw / file).name.replace(".nii.gz", ".NII.GZ")))
+    assert faults(raw) == []
+    store = prepared(raw, tmp_path / "store")
+    assert [v.id for v in store.volumes] == [v.id for v in whole.volumes]
+    assert [v.source.sha256_image for v in store.volumes] == [
+        v.source.sha256_image for v in whole.volumes
+    ]
 
 
 def test_faults_of_dataset_json_do_not_hide_the_rest(raw):

@@ -14,24 +14,18 @@ import nibabel as nib
 import numpy as np
 
 from cyclesh.data.description import Window
+from cyclesh.data.formats import FORMATS, NIFTI, stem_of, suffix_of
 from cyclesh.data.inspection import AIR_HU, PLAUSIBLE_SPACING_MM
 from cyclesh.data.itk import is_dicom, read_series, read_volume
 from cyclesh.data.nifti import Header, Scan, Unreadable, read_header, read_image
 from cyclesh.errors import UserError
 
-NIFTI = (".nii.gz", ".nii")
-FORMATS = (*NIFTI, ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm")
 SMALLEST_AXIS = 8  # voxels
-
-
-def suffix_of(path: Path) -> str:
-    """The one of FORMATS that a name ends in, in any case; "" for none."""
-    return next((s for s in FORMATS if path.name.casefold().endswith(s)), "")
 
 
 def name_of(path: Path) -> str:
     """The scan's name: of the file without its format, or of the series' folder."""
-    return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
+    return path.name if path.is_dir() else stem_of(path)
 
 
 def is_series(path: Path) -> bool:

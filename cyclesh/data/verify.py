@@ -89,11 +89,11 @@ def verify(
 
 
 def _strays(root: Path, description: Description) -> Iterator[Fault]:
-    orphans, strangers = unmatched_files(root, description)
+    orphans, ignored = unmatched_files(root, description)
     for path in orphans:
         yield Fault(file_name(path, root), ERROR, "label-without-image", "has no image file")
-    for path in strangers:
-        yield Fault(file_name(path, root), WARNING, "ignored", "fits no layout that is understood")
+    for path, reason in ignored.items():
+        yield Fault(file_name(path, root), WARNING, "ignored", reason)
 
 
 def _duplicates(root: Path, cases: list[Case], found: list[Inspection]) -> Iterator[Fault]:
