@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import shutil
 
@@ -176,7 +177,22 @@ def test_orientation_that_is_a_guess(raw):
 def test_implausible_spacing(raw):
     for file in (CT, CT_LABEL):
         edit(raw / file, lambda v: v, np.diag([-0.002, -0.002, 0.002, 1]))
-    assert (CT, "error", "spacing") in faults(raw)
+    assert {(CT, "error", "spacing"), (CT_LABEL, "error", "spacing")} <= set(faults(raw))
+
+
+def test_a_pair_without_spacing(raw, capfd):
+    """nibabel would take what is missing for 1 mm, in both alike."""
+    for file in (CT, CT_LABEL):
+        path = raw / file.removesuffix(".gz")
+        path.write_bytes(gzip.decompress((raw / file).read_bytes()))
+        (raw / file).unlink()
+        patch_header(path, sform_code=0, qform_code=0, pixdim=(1, 0, 2, 2, 0, 0, 0, 0))
+    found = [f for f in check(raw).faults if f.code == "spacing"]
+    assert [(f.file, f.severity) for f in found] == [
+        (file.removesuffix(".gz"), "error") for file in (CT, CT_LABEL)
+    ]
+    assert found[0].message == "voxels of 2x2x0 mm (z, y, x) are not plausible; mend the header"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_mixed_orientation_is_a_warning(raw):
