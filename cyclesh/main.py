@@ -98,15 +98,10 @@ def evaluate() -> int:
 
 
 def verify() -> int:
-    from cyclesh.data.description import describe
-    from cyclesh.data.locate import description_of
+    from cyclesh.data.locate import verify_for
     from cyclesh.data.nifti import publish
-    from cyclesh.data.verify import verify as check
 
-    folder = need("input")
-    data = data_section()
-    description = describe(folder, description_of(data))
-    report = check(folder, description, fractions=tuple(data.fractions), progress=not FLAGS.quiet)
+    report = verify_for(data_section(), need("input"), progress=not FLAGS.quiet)
     print(report.to_table())
     if FLAGS.output:
         publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})

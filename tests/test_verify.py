@@ -6,10 +6,16 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import call
 from scan_files import BALLS, LPS, balls, prepared, save, voxels, write_case, write_raw
 from scan_formats import patch_header
 
+from configs import default
+from cyclesh.data import verify as checking
+from cyclesh.data.locate import open_store, verify_for
+from cyclesh.data.splits import split_cases
 from cyclesh.data.verify import Report, verify
+from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
 CT = "ct_train/ct_train_2_image.nii.gz"
@@ -333,6 +339,43 @@ def test_nothing_to_check(tmp_path):
         check(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         check(tmp_path / "absent")
+
+
+def test_with_a_config_it_judges_what_training_with_it_would(raw, tmp_path, capfd, monkeypatch):
+    """On the grid that the config sets, which dataset.json may not change; by its split, too."""
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    file, used = tmp_path / "faults.json", []
+    monkeypatch.setattr(
+        checking,
+        "in_parallel",
+        lambda *args, **kept: used.append(kept) or in_parallel(*args, **kept),
+    )
+    monkeypatch.setattr(
+        checking, "split_cases", lambda *args: used.append(args) or split_cases(*args)
+    )
+
+    def told(argument: str) -> set[str]:
+        words = (f"--config=configs/joint.py:{argument}", *fields)
+        done = call(capfd, "--mode=verify", f"--input={raw}", f"--output={file}", "--quiet", *words)
+        assert done.status == 0, done
+        return {fault["code"] for fault in json.loads(file.read_text())["faults"]}
+
+    fields = ("--config.data.processes=1", "--config.data.split_seed=3")
+    assert told("seed=1") == set()
+    assert told("shape=16x16x16,spacing=0.5") == {"larger-than-crop"}
+    assert [kept["processes"] for kept in used[::2]] == [1, 1]
+    assert [seed for _, _, _, seed in used[1::2]] == [3, 3]
+
+
+def test_training_judges_as_verify_does_with_its_config(raw, tmp_path):
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    truncate(raw / CT)
+    config = default.build(f"tiny,data={raw}", "joint")
+    config.data.processes = 1
+    report = verify_for(config.data, raw, progress=False)
+    assert [fault.file for fault in report.faults if fault.severity == "error"] == [CT]
+    with pytest.raises(UserError, match=f"1 faults.*{CT}.*--input={raw} with this --config lists"):
+        open_store(config, progress=False)
 
 
 def test_all_at_once_and_the_forms_of_the_report(raw):
