@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import call, require_one_clear_line, spawn
+from command_line import ROOT, call, require_one_clear_line, spawn
 from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
 from scan_formats import write_itk, write_series
+
+from cyclesh.main import MODES_OF_FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,26 @@ def test_one_file_as_a_process_of_its_own(workdir, tmp_path):
     about = json.loads((tmp_path / "new" / "fake.json").read_text())
     assert about["model"]["checkpoint"] == 7 and about["scan"]["file"] == "scan.nii.gz"
     assert (tmp_path / "new" / "fake.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tutorial_names_every_flag_and_every_key_of_the_json(workdir, tmp_path, capfd):
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    listed = {name for row in re.findall(r"^\| (`.*?`) \|", text, re.M) for name in row.split(", ")}
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    for mode, flag in (("translate", "--to=mr"), ("segment", "--modality=ct")):
+        done = call(
+            capfd, f"--mode={mode}", flag, f"--workdir={workdir}", f"--input={scan}",
+            f"--output={tmp_path / mode}.nii.gz",
+        )  # fmt: skip
+        assert done.status == 0
+        about = json.loads((tmp_path / f"{mode}.json").read_text())
+        assert {f"`{key}`" for key in about} <= listed
+    flags = {
+        name for name, modes in MODES_OF_FLAGS.items() if {"translate", "segment"} & set(modes)
+    }
+    shown = {"workdir", "input", "output", "to", "modality"}  # in the commands above the table
+    assert {f"`--{name}`" for name in flags - shown} <= listed
+    assert all(f"--{name}=" in text for name in shown)
 
 
 def test_both_directions_from_one_workdir(workdir, tmp_path, capfd):
