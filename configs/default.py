@@ -41,7 +41,7 @@ def fields() -> ConfigDict:
     d.real = ()  # modalities not named keep all
     d.synthetic = -1  # how many source volumes a modality are translated at most; -1: all
     d.attribution = ""  # whom to name beside pictures of the data
-    d.processes = 0  # workers of prepare; 0: one a core
+    d.processes = 0  # workers of verify and prepare; 0: one a core
 
     # --- the embedded phantom, used when data.path is empty
     c.phantom = p = ConfigDict()

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,7 +135,10 @@ def _one(model: Deployed, task: Task, job: Job) -> str:
     )
     make = outputs.translated if task.to else outputs.segmented
     files, line = make(model, task, source, seen, job.target)
+    stale = outputs.written_before(job.target) - files.keys()  # by a call with other flags
     publish(files)
+    for path in stale:
+        path.unlink(missing_ok=True)
     return f"{job.target}: {line}"
 
 
@@ -150,7 +154,11 @@ def _job(scan: Path, target: Path) -> Job:
 
 
 def _jobs(source: Path, target: Path, model: Deployed, task: Task, quiet: bool) -> list[Job]:
-    """The scans of a folder, without labels and scans of the other modality (by their names)."""
+    """The scans of a folder, without labels and scans of the other modality.
+
+    Names tell which they are or, of a result, which bears the name of what it was made of, its
+    sidecar.
+    """
     if not source.is_dir():
         raise UserError(f"--input={source}: no such file or folder")
     if target.is_file():
@@ -159,13 +167,18 @@ def _jobs(source: Path, target: Path, model: Deployed, task: Task, quiet: bool) 
         raise UserError(f"--output={target}: is the input; name another folder")
     other = f"{model.other_modality(task.modality)}_".casefold()
 
-    def meant(name: str) -> bool:
-        return not name.endswith("_label") and not name.casefold().startswith(other)
+    def meant(name: str, names: Set[str]) -> bool:
+        about = outputs.read_sidecar(source / f"{name}{RESULT}")
+        if about:
+            return about.get("to") == task.modality
+        no_scan = name.endswith("_label") or outputs.is_part(name, names)
+        return not no_scan and not name.casefold().startswith(other)
 
     found, left_out = scans.find_scans(source, meant)
     if left_out and not quiet:
         names = ", ".join(path.name for path in left_out[:3]) + (" ..." if left_out[3:] else "")
-        _say(f"{source}: leaves out {len(left_out)} labels or scans of another modality: {names}")
+        kinds = f"{len(left_out)} labels, masks or scans of another modality"
+        _say(f"{source}: leaves out {kinds}: {names}")
     return [Job(path, target / f"{scans.name_of(path)}{RESULT}") for path in found]
 
 

@@ -31,7 +31,7 @@ flags.DEFINE_string(
     "output",
     "",
     "verify: a .json of the faults; prepare: the store; translate, segment: a .nii.gz or, for a "
-    "folder, a folder; export: a folder",
+    "folder, a folder; export, reproduce: a folder",
 )
 flags.DEFINE_string("split", "test", "evaluate: which split to score")
 flags.DEFINE_string(
@@ -98,15 +98,10 @@ def evaluate() -> int:
 
 
 def verify() -> int:
-    from cyclesh.data.description import describe
-    from cyclesh.data.locate import description_of
+    from cyclesh.data.locate import verify_for
     from cyclesh.data.nifti import publish
-    from cyclesh.data.verify import verify as check
 
-    folder = need("input")
-    data = data_section()
-    description = describe(folder, description_of(data))
-    report = check(folder, description, fractions=tuple(data.fractions), progress=not FLAGS.quiet)
+    report = verify_for(data_section(), need("input"), progress=not FLAGS.quiet)
     print(report.to_table())
     if FLAGS.output:
         publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})
@@ -233,8 +228,12 @@ MODES = {
 }
 
 _SCANS = ("translate", "segment")
-# Flags that change what is made, and the modes that know them: elsewhere they are refused.
+# Flags that change what is made or name its place, and the modes that know them: elsewhere they
+# are refused.
 MODES_OF_FLAGS = {
+    "workdir": ("train", "evaluate", *_SCANS, "report", "export", "reproduce"),
+    "input": (*_SCANS, "verify", "prepare"),
+    "output": (*_SCANS, "verify", "prepare", "export", "reproduce"),
     "split": ("evaluate",),
     "checkpoint": ("evaluate", "export", *_SCANS),
     "shard": ("prepare",),
@@ -249,6 +248,8 @@ MODES_OF_FLAGS = {
     **dict.fromkeys(("only", "trial", "launch"), ("reproduce",)),
     **dict.fromkeys(("coordinator", "processes", "process"), ("train",)),
 }
+# What was probably meant by a flag of other modes.
+HINTS = {("train", "input"): "; to train on it, give data={} in --config"}
 
 
 def need(flag: str, what: str = "PATH") -> str:
@@ -312,7 +313,9 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError("--quiet and --verbose: give one of them")
     for name, modes in MODES_OF_FLAGS.items():
         if FLAGS[name].value != FLAGS[name].default and FLAGS.mode not in modes:
-            raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={' or '.join(modes)}")
+            hint = HINTS.get((FLAGS.mode, name), "").format(FLAGS[name].value)
+            known = " or ".join(modes)
+            raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={known}{hint}")
 
 
 # In huge pages; never given back; in one arena, as other arenas map each large block anew.

@@ -8,7 +8,7 @@ On request NAME_probabilities.nii.gz (a channel a class, background first) and N
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from cyclesh.deployed import Deployed
 from cyclesh.region import Region
 from cyclesh.scoring.dice import dice
 from cyclesh.scoring.overlay import View, overlay_png
+
+SIDECAR, PICTURE = ".json", ".png"
+MASK, PROBABILITIES = "_mask.nii.gz", "_probabilities.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,7 @@ def segmented(model: Deployed, task: Task, source: Source, seen: Region, target:
     files = _files(model, task, seen, place, views, sidecar, target)
     if task.probabilities:
         stacked = np.stack(kept)
-        files[_beside(target, "_probabilities.nii.gz")] = nifti_bytes(
-            stacked, place.grid, place.header
-        )
+        files[_beside(target, PROBABILITIES)] = nifti_bytes(stacked, place.grid, place.header)
     labels = label_values(classes, description.structures)
     line = ", ".join(f"{name} {volume:.1f} ml" for name, volume in volumes.items())
     return files | {target: nifti_bytes(labels, place.grid, place.header)}, line
@@ -220,14 +221,14 @@ def _files(
 ) -> dict[Path, bytes]:
     """What stands beside every result."""
     text = json.dumps(sidecar, indent=2, allow_nan=False) + "\n"
-    files = {_beside(target, ".json"): text.encode()}
+    files = {_beside(target, SIDECAR): text.encode()}
     if task.extent == "crop":
         mask = place.computed.astype(np.uint8)
-        files[_beside(target, "_mask.nii.gz")] = nifti_bytes(mask, place.grid, place.header)
+        files[_beside(target, MASK)] = nifti_bytes(mask, place.grid, place.header)
     if task.overlay:
         description = model.description
         name = target.name.removesuffix(".gz").removesuffix(".nii")
-        files[_beside(target, ".png")] = overlay_png(
+        files[_beside(target, PICTURE)] = overlay_png(
             views, description.names, description.spacing_mm, name, _centre(seen)
         )
     return files
@@ -237,6 +238,30 @@ def _centre(seen: Region) -> tuple[int, int, int]:
     """The voxel that the region was centred on."""
     nearest = seen.grid.index(np.array([seen.centre_mm]))[0].round().astype(int)
     return tuple(np.clip(nearest, 0, np.array(seen.grid.shape) - 1).tolist())
+
+
+def is_part(name: str, names: Set[str]) -> bool:
+    """Whether a file of this name (without format) goes with a result that is among `names`."""
+    endings = (ending.removesuffix(".nii.gz") for ending in (MASK, PROBABILITIES))
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in endings)
+
+
+def read_sidecar(target: Path) -> dict:
+    """What the JSON beside a result says; {} when there is none that was written here."""
+    try:
+        about = json.loads(_beside(target, SIDECAR).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) and {"cyclesh", "scan"} <= about.keys() else {}
+
+
+def written_before(target: Path) -> set[Path]:
+    """Where files beside an earlier result of this name may be; empty when there was none.
+
+    Without a sidecar that was written here, files of these names may be the user's own.
+    """
+    endings = (SIDECAR, PICTURE, MASK, PROBABILITIES) if read_sidecar(target) else ()
+    return {_beside(target, ending) for ending in endings}
 
 
 def _beside(target: Path, ending: str) -> Path:

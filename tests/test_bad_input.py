@@ -338,6 +338,29 @@ COMMANDS = {
     "a dry run of what has none": (f"{SEGMENT} --dry_run", "--dry_run: goes with --mode=train"),
     "a share of what is not shared": (f"{SEGMENT} --shard=1/2", "--shard=1/2: goes with"),
     "a grid of what has none": (f"{CONFIG}:tiny --workdir=NEW --grid=network", "--grid=network"),
+    "training on an input": (f"{CONFIG}:tiny --workdir=NEW --input=FOLDER", "data=FOLDER"),
+    "training into an output": (f"{CONFIG}:tiny --workdir=NEW --output=OUT", "--output=OUT: goes"),
+    "scores of an input": ("--mode=evaluate --workdir=WORK --input=FOLDER", "--input=FOLDER: goes"),
+    "a report into an output": ("--mode=report --workdir=WORK --output=OUT", "--output=OUT: goes"),
+    "an export of an input": (
+        "--mode=export --workdir=WORK --input=SCAN --output=NEW", "--input=SCAN: goes",
+    ),
+    "the paper from an input": (
+        f"--mode=reproduce {CONFIG}:tiny --workdir=NEW --input=FOLDER", "--input=FOLDER: goes",
+    ),
+    "a benchmark of a workdir": (
+        f"--mode=bench {CONFIG}:tiny --workdir=WORK", "--workdir=WORK: goes with --mode=train",
+    ),
+    "a benchmark of an input": (f"--mode=bench {CONFIG}:tiny --input=SCAN", "--input=SCAN: goes"),
+    "a forecast into an output": (
+        f"--mode=bench {CONFIG}:tiny --dry_run --output=OUT", "--output=OUT: goes",
+    ),
+    "verify a workdir": (
+        "--mode=verify --workdir=WORK --input=FOLDER", "--workdir=WORK: goes with --mode=train",
+    ),
+    "prepare a workdir": (
+        f"--mode=prepare {CONFIG} --workdir=WORK --input=FOLDER --output=NEW", "--workdir=WORK",
+    ),
     "passes of half a voxel": (f"{TRANSLATE} --pass_voxels=0.5", "pass_voxels"),
 }  # fmt: skip
 

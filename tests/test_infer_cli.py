@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from command_line import call, require_one_clear_line, spawn
+from command_line import ROOT, call, require_one_clear_line, spawn
 from infer_files import affine_of, anatomy, intensities, write_scan, write_workdir
 from scan_formats import write_itk, write_series
+
+from cyclesh.main import MODES_OF_FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,26 @@ def test_one_file_as_a_process_of_its_own(workdir, tmp_path):
     assert (tmp_path / "new" / "fake.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_tutorial_names_every_flag_and_every_key_of_the_json(workdir, tmp_path, capfd):
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    listed = {name for row in re.findall(r"^\| (`.*?`) \|", text, re.M) for name in row.split(", ")}
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    for mode, flag in (("translate", "--to=mr"), ("segment", "--modality=ct")):
+        done = call(
+            capfd, f"--mode={mode}", flag, f"--workdir={workdir}", f"--input={scan}",
+            f"--output={tmp_path / mode}.nii.gz",
+        )  # fmt: skip
+        assert done.status == 0
+        about = json.loads((tmp_path / f"{mode}.json").read_text())
+        assert {f"`{key}`" for key in about} <= listed
+    flags = {
+        name for name, modes in MODES_OF_FLAGS.items() if {"translate", "segment"} & set(modes)
+    }
+    shown = {"workdir", "input", "output", "to", "modality"}  # in the commands above the table
+    assert {f"`--{name}`" for name in flags - shown} <= listed
+    assert all(f"--{name}=" in text for name in shown)
+
+
 def test_both_directions_from_one_workdir(workdir, tmp_path, capfd):
     for modality, to in (("ct", "mr"), ("mr", "ct")):
         scan = write_scan(tmp_path / f"{modality}.nii.gz", modality)
@@ -126,11 +149,59 @@ def test_a_bad_file_does_not_stop_the_others(workdir, tmp_path, capfd):
     write_scan(folder / "b.nii.gz")
     done = call(capfd, *command)
     assert done.status == 0 and done.out == f"{out}: 1 done, 2 exist already (--overwrite)\n"
-    assert "leaves out 2 labels or scans of another modality: c_label.nii.gz, mr_01" in done.err
+    told = "leaves out 2 labels, masks or scans of another modality: c_label.nii.gz, mr_01"
+    assert told in done.err
     assert (out / "a.nii.gz").stat().st_mtime_ns == before
     done = call(capfd, *command, "--overwrite")
     assert done.out == f"{out}: 3 done\n"
     assert (out / "a.nii.gz").stat().st_mtime_ns > before
+
+
+def test_overwriting_leaves_nothing_of_an_earlier_result(workdir, tmp_path, capfd):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "out" / "a.nii.gz"
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}", "--quiet", "--overwrite",
+    )  # fmt: skip
+    target.parent.mkdir()
+    own = {"a_mask.nii.gz", "a.png", "a_notes.nii.gz", "b_mask.nii.gz"}
+    for name in own:
+        (target.parent / name).write_text("the user's")
+    few = {"a.nii.gz", "a.json"}
+    assert call(capfd, *command, "--extent=whole").status == 0
+    assert tree(target.parent) == few | own  # of no result of ours
+    assert call(capfd, *command, "--probabilities", "--overlay").status == 0
+    assert tree(target.parent) == few | own | {"a_probabilities.nii.gz"}
+    assert call(capfd, *command).status == 0
+    assert tree(target.parent) == few | own - {"a.png"}
+    assert call(capfd, *command, "--extent=whole").status == 0
+    assert tree(target.parent) == few | {"a_notes.nii.gz", "b_mask.nii.gz"}
+
+
+@pytest.mark.parametrize("prefix", ["", "ct_"])
+def test_results_are_scans_of_what_they_became(workdir, tmp_path, capfd, prefix):
+    """A result bears the name of the scan that it was made of, whatever modality that tells."""
+    folder, fakes, labels = (tmp_path / name for name in ("in", "fakes", "labels"))
+    for name in "ab":
+        write_scan(folder / f"{prefix}{name}.nii.gz")
+    write_scan(fakes / "c_mask.nii.gz", "mr")  # there is no c: a scan of that name
+    model = f"--workdir={workdir}"
+    done = call(
+        capfd, "--mode=translate", "--to=mr", model, f"--input={folder}", f"--output={fakes}"
+    )
+    assert done.out == f"{fakes}: 2 done\n"
+    (fakes / f"{prefix}a_probabilities.nii.gz").write_bytes(b"of a segmentation")
+    segment = ("--mode=segment", model, "--overwrite")
+    done = call(capfd, *segment, "--modality=mr", f"--input={fakes}", f"--output={labels}")
+    assert done.status == 0 and done.out == f"{labels}: 3 done\n"
+    results = {path.name for path in labels.glob("*.json")}
+    assert results == {f"{prefix}a.json", f"{prefix}b.json", "c_mask.json"}
+    for modality, place in (("ct", fakes), ("mr", labels)):  # neither CT nor label maps are MR
+        (fakes / "c_mask.nii.gz").unlink(missing_ok=True)
+        done = call(
+            capfd, *segment, f"--modality={modality}", f"--input={place}", f"--output={tmp_path}"
+        )
+        require_one_clear_line(done, "holds no scan")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to the superuser")

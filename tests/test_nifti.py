@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scan_files import LPS, balls, save
 
-from cyclesh.data.nifti import file_sha256, read_header, read_image, read_labels
+from cyclesh.data.nifti import (
+    file_sha256,
+    read_header,
+    read_image,
+    read_labels,
+    stated_spacing_mm,
+)
 from cyclesh.errors import UserError
 
 VOXEL = np.ones((2, 3, 4), np.int16)
@@ -30,6 +36,22 @@ def test_slope_and_intercept_are_applied(tmp_path):
     raw = nib.load(tmp_path / "a.nii")
     expected = raw.dataobj.slope * raw.dataobj.get_unscaled()[0, 0, 0] + raw.dataobj.inter
     assert (read_image(tmp_path / "a.nii").values == expected).all()
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_spacing_is_told_as_it_is_stated(tmp_path, kind, order, pack):
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.int16)
+    content = kind(VOXEL, np.diag([-2, 3, 4, 1]), header).to_bytes()
+    (tmp_path / "a").write_bytes(pack(content))
+    assert stated_spacing_mm(tmp_path / "a") == (4, 3, 2)
+    header = kind.header_class(content[: header.template_dtype.itemsize])
+    header["pixdim"][2] = 0
+    (tmp_path / "a").write_bytes(pack(header.binaryblock + content[len(header.binaryblock) :]))
+    assert stated_spacing_mm(tmp_path / "a") == (4, 0, 2)
+    assert read_image(tmp_path / "a").grid.spacing_mm == (4, 3, 2)  # the affine has it still
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])

@@ -47,7 +47,37 @@ def test_both_modalities_sorted_and_strangers_left_out(tmp_path):
     assert ids(find_cases(tmp_path, BALLS)) == ["ct_1", "mr_2"]
     orphans, strangers = unmatched_files(tmp_path, BALLS)
     assert orphans == [tmp_path / "ct_9_label.nii.gz"]
-    assert strangers == [tmp_path / "pet_1.nii.gz"]
+    assert strangers == {tmp_path / "pet_1.nii.gz": "fits no layout that is understood"}
+
+
+def test_endings_in_upper_case(tmp_path):
+    put(tmp_path, "ct/images/a.nii.gz", "ct/labels/a.nii.gz")
+    image, label = tmp_path / "ct/images/A.NII.GZ", tmp_path / "ct/labels/A.Nii"
+    for path, other in ((image, "images/a.nii.gz"), (label, "labels/a.nii.gz")):
+        (tmp_path / "ct" / other).rename(path)
+    assert find_cases(tmp_path, BALLS) == [Case("ct_A", "ct", "ct_A", image, label, None)]
+
+
+def test_what_is_no_nifti_or_lies_too_deep_is_ignored_aloud(tmp_path):
+    put(tmp_path, "ct_1.nii.gz", "a/b/c/mr_1.nii.gz", "a/b/c/d/mr_2.NII.GZ", "a/b/c/d/e/mr_3.nii")
+    names = ("ct/x.nrrd", "a/b/c/d/e/y.MHA", "z.mgz", "pet/1.dcm", "pet/2.dcm", "ct/notes.txt")
+    for name in (*names, ".cache/x.nrrd"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "ct")
+    assert ids(find_cases(tmp_path, BALLS)) == ["ct_1", "mr_1"]
+    _, ignored = unmatched_files(tmp_path, BALLS)
+    found = {path.relative_to(tmp_path).as_posix(): reason for path, reason in ignored.items()}
+    deep, other = "lies more than three folders deep; move it up", "is no NIfTI; convert it to .nii"
+    assert found == {
+        "a/b/c/d/mr_2.NII.GZ": deep,
+        "a/b/c/d/e/mr_3.nii": deep,
+        "a/b/c/d/e/y.MHA": f"{other}.gz",
+        "ct/x.nrrd": f"{other}.gz",
+        "elsewhere/x.nrrd": f"{other}.gz",
+        "z.mgz": f"{other}.gz",
+        "pet": "holds DICOM files; convert each series to one .nii.gz",
+    }
 
 
 def test_same_names_in_both_modalities(tmp_path):

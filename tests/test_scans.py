@@ -233,7 +233,7 @@ def test_folders_list_scans_of_all_kinds_and_leave_the_rest(tmp_path, series):
     for name in ("b.NII.GZ", "a.mha", "c_label.nii", "notes.txt", ".hidden.nii"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
-    used, others = scans.find_scans(tmp_path, lambda name: not name.endswith("_label"))
+    used, others = scans.find_scans(tmp_path, lambda name, _: not name.endswith("_label"))
     assert [path.name for path in used] == ["a.mha", "b.NII.GZ", "patient"]
     assert [path.name for path in others] == ["c_label.nii"]
     assert [scans.name_of(path) for path in used] == ["a", "b", "patient"]
@@ -243,13 +243,13 @@ def test_two_scans_of_one_name_are_refused(tmp_path):
     for name in ("a.mha", "a.nrrd"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match="a.nrrd: would be written under the name of a.mha"):
-        scans.find_scans(tmp_path, lambda _: True)
+        scans.find_scans(tmp_path, lambda *_: True)
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):
     (tmp_path / "a_label.nii").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds no scan \(1 left out"):
-        scans.find_scans(tmp_path, lambda _: False)
+        scans.find_scans(tmp_path, lambda *_: False)
 
 
 FIXED, PERCENTILE = ("fixed", -500.0, 500.0), ("percentile", 0.5, 99.5)

@@ -1,14 +1,21 @@
 import dataclasses
+import gzip
 import json
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import call
 from scan_files import BALLS, LPS, balls, prepared, save, voxels, write_case, write_raw
 from scan_formats import patch_header
 
+from configs import default
+from cyclesh.data import verify as checking
+from cyclesh.data.locate import open_store, verify_for
+from cyclesh.data.splits import split_cases
 from cyclesh.data.verify import Report, verify
+from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
 CT = "ct_train/ct_train_2_image.nii.gz"
@@ -176,7 +183,22 @@ def test_orientation_that_is_a_guess(raw):
 def test_implausible_spacing(raw):
     for file in (CT, CT_LABEL):
         edit(raw / file, lambda v: v, np.diag([-0.002, -0.002, 0.002, 1]))
-    assert (CT, "error", "spacing") in faults(raw)
+    assert {(CT, "error", "spacing"), (CT_LABEL, "error", "spacing")} <= set(faults(raw))
+
+
+def test_a_pair_without_spacing(raw, capfd):
+    """nibabel would take what is missing for 1 mm, in both alike."""
+    for file in (CT, CT_LABEL):
+        path = raw / file.removesuffix(".gz")
+        path.write_bytes(gzip.decompress((raw / file).read_bytes()))
+        (raw / file).unlink()
+        patch_header(path, sform_code=0, qform_code=0, pixdim=(1, 0, 2, 2, 0, 0, 0, 0))
+    found = [f for f in check(raw).faults if f.code == "spacing"]
+    assert [(f.file, f.severity) for f in found] == [
+        (file.removesuffix(".gz"), "error") for file in (CT, CT_LABEL)
+    ]
+    assert found[0].message == "voxels of 2x2x0 mm (z, y, x) are not plausible; mend the header"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_mixed_orientation_is_a_warning(raw):
@@ -254,6 +276,23 @@ def test_structures_that_the_crop_cuts(raw):
 def test_strangers_are_named(raw):
     save(raw / "scout.nii.gz", np.zeros((3, 3, 3), np.int16))
     assert faults(raw) == [("scout.nii.gz", "warning", "ignored")]
+    for name in ("ct_train/ct_9.nrrd", "ct_train/ct_9_label.nrrd"):
+        (raw / name).write_bytes(b"")
+    report = check(raw)
+    assert report.ok and [f.code for f in report.faults] == ["ignored"] * 3
+    assert "ct_train/ct_9.nrrd: is no NIfTI; convert it" in report.to_table()
+
+
+def test_endings_in_upper_case_are_checked_and_prepared(raw, tmp_path):
+    whole = prepared(raw, tmp_path / "whole")
+    for file in (CT, CT_LABEL, MR):
+        (raw / file).rename((raw / file).with_name((raw / file).name.replace(".nii.gz", ".NII.GZ")))
+    assert faults(raw) == []
+    store = prepared(raw, tmp_path / "store")
+    assert [v.id for v in store.volumes] == [v.id for v in whole.volumes]
+    assert [v.source.sha256_image for v in store.volumes] == [
+        v.source.sha256_image for v in whole.volumes
+    ]
 
 
 def test_faults_of_dataset_json_do_not_hide_the_rest(raw):
@@ -300,6 +339,43 @@ def test_nothing_to_check(tmp_path):
         check(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         check(tmp_path / "absent")
+
+
+def test_with_a_config_it_judges_what_training_with_it_would(raw, tmp_path, capfd, monkeypatch):
+    """On the grid that the config sets, which dataset.json may not change; by its split, too."""
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    file, used = tmp_path / "faults.json", []
+    monkeypatch.setattr(
+        checking,
+        "in_parallel",
+        lambda *args, **kept: used.append(kept) or in_parallel(*args, **kept),
+    )
+    monkeypatch.setattr(
+        checking, "split_cases", lambda *args: used.append(args) or split_cases(*args)
+    )
+
+    def told(argument: str) -> set[str]:
+        words = (f"--config=configs/joint.py:{argument}", *fields)
+        done = call(capfd, "--mode=verify", f"--input={raw}", f"--output={file}", "--quiet", *words)
+        assert done.status == 0, done
+        return {fault["code"] for fault in json.loads(file.read_text())["faults"]}
+
+    fields = ("--config.data.processes=1", "--config.data.split_seed=3")
+    assert told("seed=1") == set()
+    assert told("shape=16x16x16,spacing=0.5") == {"larger-than-crop"}
+    assert [kept["processes"] for kept in used[::2]] == [1, 1]
+    assert [seed for _, _, _, seed in used[1::2]] == [3, 3]
+
+
+def test_training_judges_as_verify_does_with_its_config(raw, tmp_path):
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    truncate(raw / CT)
+    config = default.build(f"tiny,data={raw}", "joint")
+    config.data.processes = 1
+    report = verify_for(config.data, raw, progress=False)
+    assert [fault.file for fault in report.faults if fault.severity == "error"] == [CT]
+    with pytest.raises(UserError, match=f"1 faults.*{CT}.*--input={raw} with this --config lists"):
+        open_store(config, progress=False)
 
 
 def test_all_at_once_and_the_forms_of_the_report(raw):

@@ -23,6 +23,7 @@ from cyclesh.data.nifti import (
     read_header,
     read_image,
     read_labels,
+    stated_spacing_mm,
 )
 from cyclesh.data.raw import Case
 from cyclesh.errors import UserError
@@ -67,10 +68,11 @@ def inspect(
         faults.append(Fault(name, ERROR, "missing-label", "has no label file"))
     if image is not None:
         faults += _header_faults(case.image, name)
-        faults += _grid_faults(image.grid, name)
+        faults += _spacing_faults(case.image, image.grid, name)
         faults += _intensity_faults(image.values, name, case.modality, description)
     if label is not None:
         faults += _header_faults(case.label, file_name(case.label, root))
+        faults += _spacing_faults(case.label, label.grid, file_name(case.label, root))
         faults += _label_faults(label, file_name(case.label, root), description)
     if image is not None and label is not None:
         faults += _alignment_faults(image.grid, label.grid, file_name(case.label, root))
@@ -118,17 +120,30 @@ def _header_faults(path: Path, name: str) -> Iterator[Fault]:
             message = f"qform and sform are up to {apart:.2g} voxels apart; the sform is used"
             yield Fault(name, WARNING, "two-orientations", message)
     columns = np.linalg.norm(image.affine[:3, :3], axis=0)
-    stated = np.abs(header["pixdim"][1:4].astype(float))
-    if not np.allclose(columns, stated, rtol=0.01):
-        message = f"pixdim says {_mm(stated[::-1])}, the affine {_mm(columns[::-1])}, which is used"
+    stated = np.abs(stated_spacing_mm(path))
+    if not np.allclose(columns[::-1], stated, rtol=0.01):
+        message = f"pixdim says {_mm(stated)}, the affine {_mm(columns[::-1])}, which is used"
         yield Fault(name, WARNING, "header-spacing", message)
 
 
-def _grid_faults(grid: Grid, name: str) -> Iterator[Fault]:
-    low, high = PLAUSIBLE_SPACING_MM
-    if min(grid.spacing_mm) < low or max(grid.spacing_mm) > high:
-        message = f"voxels of {_mm(grid.spacing_mm)} (z, y, x) are not plausible; mend the header"
+def _spacing_faults(path: Path, grid: Grid, name: str) -> Iterator[Fault]:
+    message = odd_spacing(grid, stated_spacing_mm(path))
+    if message:
         yield Fault(name, ERROR, "spacing", message)
+
+
+def odd_spacing(grid: Grid, stated_mm: tuple[float, float, float] | None) -> str:
+    """Why voxels cannot be of their size, in words; "" when they can.
+
+    stated_mm: what a NIfTI's header gives, (z, y, x), which must be there even where the affine
+    does not need it; None for other formats.
+    """
+    low, high = PLAUSIBLE_SPACING_MM
+    given = stated_mm is None or all(mm > 0 for mm in stated_mm)
+    sizes = grid.spacing_mm if given else stated_mm
+    if all(low <= mm <= high for mm in sizes):
+        return ""
+    return f"voxels of {_mm(sizes)} (z, y, x) are not plausible; mend the header"
 
 
 def _intensity_faults(

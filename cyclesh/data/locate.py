@@ -11,7 +11,7 @@ from cyclesh.data.raw import find_cases
 from cyclesh.data.recipe import Recipe, Shard, draw_up
 from cyclesh.data.splits import split_cases
 from cyclesh.data.store import Store, is_store
-from cyclesh.data.verify import verify
+from cyclesh.data.verify import Report, verify
 from cyclesh.errors import UserError
 
 
@@ -111,15 +111,27 @@ def _prepared(raw: Path, config, progress: bool) -> Store:
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = verify(raw, description, fractions=tuple(data.fractions), progress=progress)
+        report = verify_for(data, raw, progress)
         if not report.ok:
             first = report.faults[0]
             raise UserError(
                 f"{raw}: {report.count('error')} faults, the first in {first.file}: "
-                f"{first.message}; --mode=verify --input={raw} lists them all"
+                f"{first.message}; --mode=verify --input={raw} with this --config lists them all"
             )
         recipe = recipe_of(config, raw, folder)
         return prepare(recipe, processes=data.processes or None, progress=progress)
+
+
+def verify_for(data, raw: Path | str, progress: bool = True) -> Report:
+    """All faults of a raw folder as training on it with the config section `data` judges them."""
+    return verify(
+        raw,
+        _description(Path(raw), data),
+        fractions=tuple(data.fractions),
+        seed=data.split_seed,
+        processes=data.processes or None,
+        progress=progress,
+    )
 
 
 def recipe_of(config, raw: Path | str, target: Path | str, fold: int = 0) -> Recipe:

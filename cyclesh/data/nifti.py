@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import os
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from cyclesh.data.geometry import Grid
 from cyclesh.errors import UserError
 
 Header = nib.Nifti1Header  # NIfTI-2's is one, too
+GZIP = b"\x1f\x8b"  # how a packed file begins
 
 
 class Unreadable(UserError):
@@ -69,6 +71,20 @@ def read_header(path: Path | str) -> nib.Nifti1Image:
     return _load(Path(path))[0]
 
 
+def stated_spacing_mm(path: Path | str) -> tuple[float, float, float]:
+    """The voxels' sizes as a readable NIfTI's header gives them, (z, y, x).
+
+    nibabel mends what is 0 or NaN, missing that is, to 1 mm.
+    """
+    with open(path, "rb") as file:
+        unpacked = gzip.open if file.read(len(GZIP)) == GZIP else open
+    with unpacked(path, "rb") as file:
+        content = file.read(nib.Nifti2Header.sizeof_hdr)  # the larger one
+    kind = _kind(content).header_class
+    header = kind(content[: kind.template_dtype.itemsize], check=False)
+    return tuple(header["pixdim"][3:0:-1].astype(float).tolist())
+
+
 def file_sha256(path: Path | str) -> str:
     """Hash of a file's bytes, the `sha256` that reading it gives."""
     with open(path, "rb") as file:
@@ -109,15 +125,19 @@ def _load(path: Path) -> tuple[nib.Nifti1Image, str]:
     with _blame(path):
         data = path.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        kind = nib.Nifti2Image if data[4:8] == b"n+2\0" else nib.Nifti1Image
-        image = kind.from_bytes(data)
+        content = gzip.decompress(data) if data.startswith(GZIP) else data
+        # It logs what it mends in a header without saying whose; what it cannot mend raises.
+        nib.imageglobals.logger.setLevel(logging.CRITICAL)
+        image = _kind(content).from_bytes(content)
         if image.get_data_dtype().kind not in "iufb":
             raise ValueError(f"voxels of type {image.get_data_dtype()}; need scalars")
         if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
             raise ValueError("the affine is singular")
         return image, sha256
+
+
+def _kind(content: bytes) -> type[nib.Nifti1Image]:
+    return nib.Nifti2Image if content[4:8] == b"n+2\0" else nib.Nifti1Image
 
 
 def _scan(path: Path, image, values: np.ndarray, sha256: str) -> Scan:

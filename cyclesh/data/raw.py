@@ -1,17 +1,19 @@
 """Raw folders as users have them: which layouts are understood, and which cases they hold.
 
-Layouts (`.nii` or `.nii.gz`; M is a modality's name, e.g. ct):
+Layouts (`.nii` or `.nii.gz` in either case, at most three folders deep; M is a modality's name,
+e.g. ct):
     M_train/NAME_image.nii.gz + M_train/NAME_label.nii.gz         MM-WHS
     M/images/NAME.nii.gz      + M/labels/NAME.nii.gz              plain
     M_01.nii.gz               + M_01_label.nii.gz                 flat, also within a folder M
     paired/M_of_CASE_image.nii.gz + ..._label.nii.gz              a true volume of CASE's anatomy
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cyclesh.data.description import Description, read_dataset_json
+from cyclesh.data.formats import NIFTI, stem_of, suffix_of
 from cyclesh.errors import UserError
 
 LAYOUTS = (
@@ -19,7 +21,8 @@ LAYOUTS = (
     "or M_01.nii.gz + M_01_label.nii.gz"
 )
 PAIRED = "paired"
-_EXTENSIONS = (".nii.gz", ".nii")
+DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")  # where cases are looked for: three folders deep
+FOREIGN = (".img", ".img.gz", ".mgz", ".mgh", ".mnc")  # scans that nothing here reads
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,42 @@ def cases_by_name(folder: Path | str, description: Description) -> dict[str, Cas
     return cases
 
 
-def unmatched_files(folder: Path | str, description: Description) -> tuple[list[Path], list[Path]]:
-    """(labels that have no image, NIfTI files that fit no layout) of a raw folder."""
+def unmatched_files(
+    folder: Path | str, description: Description
+) -> tuple[list[Path], dict[Path, str]]:
+    """What of a raw folder is in no case: (labels without image, what is ignored and why)."""
     root = Path(folder)
     images, labels = _images_and_labels(root, description)
     orphans = sorted(path for key, path in labels.items() if key not in images)
     known = {*images.values(), *labels.values()}
-    return orphans, [path for path in _nifti_files(root) if path not in known]
+    strangers = (path for path in _nifti_files(root) if path not in known)
+    ignored = dict.fromkeys(strangers, "fits no layout that is understood")
+    return orphans, ignored | dict(_unread(root))
 
 
 def _nifti_files(root: Path) -> list[Path]:
-    """All NIfTI files at most three folders deep, hidden ones left out, sorted."""
-    files = (path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in root.glob(depth))
-    return sorted(
-        path
-        for path in files
-        if path.name.endswith(_EXTENSIONS)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    """All NIfTI files where cases are looked for, sorted."""
+    return [path for path in _visible(root, *DEPTHS) if suffix_of(path) in NIFTI]
+
+
+def _visible(root: Path, *patterns: str) -> list[Path]:
+    """What the patterns find, hidden files and folders left out, sorted."""
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    parts = {path: path.relative_to(root).parts for path in found}
+    return sorted(p for p in found if not any(part.startswith(".") for part in parts[p]))
+
+
+def _unread(root: Path) -> Iterator[tuple[Path, str]]:
+    """Scans that can be no case, being of another format (DICOM by its folder) or too deep; why."""
+    for path in _visible(root, *DEPTHS, "**/*"):
+        suffix = suffix_of(path)
+        if suffix == ".dcm":
+            yield path.parent, "holds DICOM files; convert each series to one .nii.gz"
+        elif suffix in NIFTI:
+            if len(path.relative_to(root).parts) > len(DEPTHS):
+                yield path, "lies more than three folders deep; move it up"
+        elif suffix or path.name.casefold().endswith(FOREIGN):
+            yield path, "is no NIfTI; convert it to .nii.gz"
 
 
 def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict]:
@@ -94,7 +115,7 @@ def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict
     labels: dict = {}
     for path in _nifti_files(root):
         folders = path.relative_to(root).parts[:-1]
-        name = path.name.removesuffix(".gz").removesuffix(".nii")
+        name = stem_of(path)
         modality = _modality(folders, name, description.modalities)
         if modality is None:
             continue

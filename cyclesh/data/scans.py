@@ -4,34 +4,25 @@ Understood are NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd
 that holds a volume (.dcm), and a folder with the slices of one DICOM series.
 """
 
-import gzip
-import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from cyclesh.data.description import Window
-from cyclesh.data.inspection import AIR_HU, PLAUSIBLE_SPACING_MM
+from cyclesh.data.formats import FORMATS, NIFTI, stem_of, suffix_of
+from cyclesh.data.inspection import AIR_HU, odd_spacing
 from cyclesh.data.itk import is_dicom, read_series, read_volume
-from cyclesh.data.nifti import Header, Scan, Unreadable, read_header, read_image
+from cyclesh.data.nifti import Header, Scan, Unreadable, read_header, read_image, stated_spacing_mm
 from cyclesh.errors import UserError
 
-NIFTI = (".nii.gz", ".nii")
-FORMATS = (*NIFTI, ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm")
 SMALLEST_AXIS = 8  # voxels
-
-
-def suffix_of(path: Path) -> str:
-    """The one of FORMATS that a name ends in, in any case; "" for none."""
-    return next((s for s in FORMATS if path.name.casefold().endswith(s)), "")
 
 
 def name_of(path: Path) -> str:
     """The scan's name: of the file without its format, or of the series' folder."""
-    return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
+    return path.name if path.is_dir() else stem_of(path)
 
 
 def is_series(path: Path) -> bool:
@@ -42,16 +33,19 @@ def is_series(path: Path) -> bool:
         raise Unreadable(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def find_scans(folder: Path, meant: Callable[[str], bool]) -> tuple[list[Path], list[Path]]:
+def find_scans(
+    folder: Path, meant: Callable[[str, Set[str]], bool]
+) -> tuple[list[Path], list[Path]]:
     """The scans of a folder, sorted: its files of known formats, its folders of DICOM slices.
 
     Those that cannot be read are among them: that is told when their turn comes.
-    meant: takes a scan's name and says whether it is one of those to use.
+    meant: takes a scan's name and the names of all, and says whether it is one of those to use.
     Returns those and the others. Raises UserError when there is none, or two have one name.
     """
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     found = [path for path in entries if _seems_a_scan(path)]
-    used = [path for path in found if meant(name_of(path))]
+    names = {name_of(path) for path in found}
+    used = [path for path in found if meant(name_of(path), names)]
     others = [path for path in found if path not in used]
     if not used:
         left = f" ({len(others)} left out by their names)" if others else ""
@@ -83,7 +77,7 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
         scan, header = _read(path)
     except MemoryError:
         raise UserError(f"{path}: says that it holds more voxels than memory does") from None
-    _require_sound(scan, path)
+    _require_sound(scan, header, path)
     return scan, header
 
 
@@ -108,11 +102,8 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
     if is_series(path):
         scan = read_series(path)
     elif suffix_of(path) in NIFTI:
-        # nibabel logs and warns of what it mends in a header; what it cannot mend raises.
-        nib.imageglobals.logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"):  # of what the checks tell better
             scan, header = read_image(path), read_header(path).header
-            _require_spacing(path, header)
     elif suffix_of(path) and path.is_file():
         scan = read_volume(path)
     elif path.exists():
@@ -122,25 +113,13 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
     return scan, header
 
 
-def _require_spacing(path: Path, header: Header) -> None:
-    """Refuses a NIfTI that gives no spacing, which nibabel silently takes for 1 mm."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    stated = type(header)(content[: header.template_dtype.itemsize], check=False)["pixdim"][1:4]
-    if not (stated > 0).all():
-        size = "x".join(f"{mm:.4g}" for mm in stated[::-1])
-        raise UserError(f"{path}: voxels of {size} mm are not plausible; mend the header")
-
-
-def _require_sound(scan: Scan, path: Path) -> None:
+def _require_sound(scan: Scan, header: Header | None, path: Path) -> None:
     size = "x".join(map(str, scan.grid.shape))
     if min(scan.grid.shape) < SMALLEST_AXIS:
         raise UserError(f"{path}: is {size} voxels (z, y, x); needs {SMALLEST_AXIS} on each axis")
-    low, high = PLAUSIBLE_SPACING_MM
-    if not all(low <= mm <= high for mm in scan.grid.spacing_mm):
-        spacing = "x".join(f"{mm:.4g}" for mm in scan.grid.spacing_mm)
-        raise UserError(f"{path}: voxels of {spacing} mm are not plausible; mend the header")
+    spacing = odd_spacing(scan.grid, None if header is None else stated_spacing_mm(path))
+    if spacing:
+        raise UserError(f"{path}: {spacing}")
     finite = np.isfinite(scan.values).sum()
     if finite < scan.values.size:
         raise UserError(f"{path}: {scan.values.size - finite} voxels are NaN or infinite")

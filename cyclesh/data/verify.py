@@ -55,14 +55,15 @@ def verify(
     description: Description,
     *,
     fractions: tuple[float, float, float] = FRACTIONS,
+    seed: int = 0,
     processes: int | None = None,
     progress: bool = True,
 ) -> Report:
     """Checks every file of a raw folder, and whether its split leaves enough to train on.
 
-    `description` is what `describe(folder, default)` gave; `fractions` are those of the split that
-    is drawn where dataset.json has none. Raises UserError only when there is
-    nothing to check: no such folder, or no volume in a layout that is understood.
+    `description` is what `describe(folder, default)` gave; `fractions` and `seed` are those of the
+    split that is drawn where dataset.json has none. Raises UserError only when there is nothing to
+    check: no such folder, or no volume in a layout that is understood.
     """
     root = Path(folder)
     roster: list[Fault] = []
@@ -80,7 +81,7 @@ def verify(
         *(fault for inspection in found for fault in inspection.faults),
         *_duplicates(root, cases, found),
         *_mixed_orientations(root, cases, found),
-        *([] if roster else _splits(root, cases, description, fractions)),
+        *([] if roster else _splits(root, cases, description, fractions, seed)),
     ]
     faults.sort(key=lambda fault: (fault.severity, fault.file, fault.code))
     counts = Counter(case.modality for case in cases)
@@ -89,11 +90,11 @@ def verify(
 
 
 def _strays(root: Path, description: Description) -> Iterator[Fault]:
-    orphans, strangers = unmatched_files(root, description)
+    orphans, ignored = unmatched_files(root, description)
     for path in orphans:
         yield Fault(file_name(path, root), ERROR, "label-without-image", "has no image file")
-    for path in strangers:
-        yield Fault(file_name(path, root), WARNING, "ignored", "fits no layout that is understood")
+    for path, reason in ignored.items():
+        yield Fault(file_name(path, root), WARNING, "ignored", reason)
 
 
 def _duplicates(root: Path, cases: list[Case], found: list[Inspection]) -> Iterator[Fault]:
@@ -139,9 +140,10 @@ def _splits(
     cases: list[Case],
     description: Description,
     fractions: tuple[float, float, float],
+    seed: int,
 ) -> Iterator[Fault]:
     try:
-        splits = split_cases(cases, read_dataset_json(root), fractions)
+        splits = split_cases(cases, read_dataset_json(root), fractions, seed)
     except UserError as error:
         yield Fault(DATASET_JSON, ERROR, "split", str(error))
         return
