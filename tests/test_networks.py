@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import quick_jit, random_tree, tiny_config, tree_of
+from tiny_runs import build, quick_jit, random_tree, random_volumes, tiny_config, tree_of
 
 from configs import default
 from cyclesh import ops, state
 from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, he_std
+from cyclesh.step import make_step, make_weights
 
 CONV = partial(Conv, lowering="native")
 
@@ -201,6 +202,31 @@ def test_bfloat16_is_of_convolutions_only():
             jnp.zeros((1, 8, 8, 8, 1)),
         )
         assert y.dtype == jnp.float32
+
+
+def dtypes(tree):
+    return {leaf.dtype.name for leaf in jax.tree.leaves(tree)}
+
+
+def test_a_bfloat16_step_learns_in_float32():
+    config = tiny_config("joint")
+    config.compute.dtype = "bfloat16"
+    tiny = build(config)
+    phase, weights = state.make_phases(config)[-1], make_weights(config)
+    step = make_step(tiny.nets, tiny.optimisers, phase, weights, seed=0)
+    args = tiny.state, {"real": random_volumes(0), "source": random_volumes(1)}
+    program = list(equations(jax.make_jaxpr(step)(*args).jaxpr))
+    parameters = {leaf.shape for leaf in jax.tree.leaves(tiny.state.params)}
+    sums = [e for e in program if e.primitive.name in ("reduce_sum", "dot_general")]
+    rounded = [e for e in sums if "bfloat16" in dtypes([v.aval for v in (*e.invars, *e.outvars)])]
+    assert rounded and not parameters & {e.outvars[0].aval.shape for e in rounded}
+    convolutions = [e for e in program if e.primitive.name == "conv_general_dilated"]
+    assert dtypes([v.aval for e in convolutions for v in e.invars]) == {"bfloat16"}
+    after, metrics = jax.eval_shape(step, *args)
+    assert dtypes(metrics) == {"float32", "bool"}
+    assert dtypes(after.params) == {"float32"}
+    assert dtypes(after.opt) == {"float32", "int32"}  # and the count of updates
+    assert dtypes([pool.volumes for pool in after.pools.values()]) == {"bfloat16"}
 
 
 def test_recomputing_changes_memory_and_nothing_else():
