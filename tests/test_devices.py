@@ -17,6 +17,17 @@ def test_the_old_state_makes_room_for_the_new():
     assert state.is_deleted() and float(new.sum()) == 1000
 
 
+def test_the_joint_step_is_in_place():
+    work = bench.make_workload(tiny_config("joint"))
+    batch = next(work.loader.batches())
+    step = work.jit_step().lower(work.state_shapes(), batch).compile()
+    old = work.state
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(old))
+    assert step.memory_analysis().alias_size_in_bytes >= size
+    jax.block_until_ready(step(old, batch))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+
+
 @pytest.mark.slow
 def test_a_step_that_saves_memory_takes_less_and_does_the_same():
     config = tiny_config("joint", "tiny,filters=4")
