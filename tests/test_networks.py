@@ -146,6 +146,30 @@ def support(function, grid, output):
     return box, bool(seen[tuple(slice(a, b + 1) for a, b in box)].all())
 
 
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", ["gen", "disc", "seg"])
+def test_lowerings_are_the_same_network(name):
+    """On an odd grid, to 1e-5 of the norm of the outputs and of every parameter's gradient."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 6, 1))
+    config = tiny_config("joint")
+    config.compute.dtype = "float64"
+    results = []
+    for config.compute.lowering in ops.LOWERINGS[1:]:
+        net = getattr(state.make_networks(config, classes=3), name)
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float64), fill(tree_of(net)))
+
+        def loss(p, net=net):
+            y = net.apply({"params": p}, x)
+            return (y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+
+        results.append(quick_jit(jax.grad(loss, has_aux=True))(params))
+    (plain_grads, plain), *others = results
+    assert np.ptp(plain) > 1e-3
+    for got in others:
+        for a, b in zip(*map(jax.tree.leaves, (got, (plain_grads, plain))), strict=True):
+            assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
 def test_the_discriminator_sees_23_voxels(paper, monkeypatch):
     # InstanceNorm sees the whole volume. Without it, and with positive weights so that nothing
     # cancels, what remains is the patch.
