@@ -19,7 +19,7 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
-from cyclesh.runtime.devices import jit_step
+from cyclesh.runtime.devices import jit_step, no_compilation_cache
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -113,13 +113,13 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     so their sum may differ from the step's); pass_s is one volume through a trained network, a
     translation and a segmentation; data_wait_s is what a step waits for its volumes.
     """
-    jax.config.update("jax_enable_compilation_cache", False)
     work = make_workload(config)
     batch = jax.device_put(next(work.loader.batches()))
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = work.jit_step().lower(work.state_shapes(), batch).compile()
+    with no_compilation_cache():
+        step = work.jit_step().lower(work.state_shapes(), batch).compile()
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)

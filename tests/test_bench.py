@@ -29,6 +29,7 @@ def test_figures_are_of_the_config(method):
     config = tiny_config(method)
     config.steps, config.batch = 2, 2
     told = json.loads(json.dumps(bench.bench(config, tell=lambda _: None)))
+    assert jax.config.jax_enable_compilation_cache  # on again: what comes next may keep programs
     assert told.keys() >= KEYS
     assert (told["batch"], told["shape"], told["filters"]) == (2, [8, 8, 8], 2)
     assert (told["dtype"], told["method"], told["steps"]) == ("float32", method, 2)
