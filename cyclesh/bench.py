@@ -110,8 +110,9 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     Returns the figures of `--mode=bench`: step_s is the median over ``config.steps`` steps (10 if
     not set) after two that warm up; gflop counts the plain step, whatever the lowering saves;
     compile_s is without the persistent cache; parts_s says where the time goes (each update alone,
-    so their sum may differ from the step's); pass_s is one volume through a trained network, a
-    translation and a segmentation; data_wait_s is what a step waits for its volumes.
+    and ``translate`` where G stands still; their sum may differ from the step's); pass_s is one
+    volume through a trained network, a translation and a segmentation; data_wait_s is what a step
+    waits for its volumes.
     """
     work = make_workload(config)
     batch = jax.device_put(next(work.loader.batches()))
@@ -191,13 +192,19 @@ def run_steps(step: Callable, current: TrainState, batches: Iterator[dict], coun
 
 
 def make_parts(work: Workload) -> dict[str, Callable]:
-    """Each player's update of the step by itself, as functions of (state, batch) to time."""
+    """Each player's update of the step by itself, as functions of (state, batch) to time.
+
+    And the translation that S reads, where no update of G makes it.
+    """
     apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in work.nets))
     weights, phase = make_weights(work.config), work.phase
 
+    def of_domains(volumes: dict) -> dict:
+        return per_domain(lambda d: Volumes(*volumes[d]))
+
     def part(name: str, loss: Callable, arguments: Callable) -> Callable:
         def run(current: TrainState, batch: dict):
-            source = {d: Volumes(*batch["source"][d]) for d in DOMAINS}
+            source = of_domains(batch["source"])
             params, opt = getattr(current.params, name), getattr(current.opt, name)
             tx = getattr(work.optimisers, name)
             return update(loss, tx, params, opt, *arguments(current.params, source))[:2]
@@ -226,7 +233,12 @@ def make_parts(work: Workload) -> dict[str, Callable]:
             lambda p, source: (apply, source, source, stand_ins(source), phase.seg_reads),
         ),
     }
-    return {name: parts[name] for name in phase.moves}
+    used = {name: parts[name] for name in phase.moves}
+    if phase.reads_translations and "gen" not in phase.moves:
+        used["translate"] = lambda current, batch: translate(
+            apply.gen, current.params.gen, images_of(of_domains(batch["source"]))
+        )
+    return used
 
 
 def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, tuple]:

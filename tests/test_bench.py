@@ -85,6 +85,19 @@ def test_the_loader_gives_what_training_reads():
         assert label.max() < work.description.classes
 
 
+def test_a_frozen_translation_is_a_part_of_its_own():
+    work = bench.make_workload(tiny_config("ada"))
+    parts = bench.make_parts(work)
+    assert parts.keys() == {"seg", "translate"}
+    batch = a_batch(work.config)
+    made = jax.eval_shape(parts["translate"], work.state_shapes(), batch)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(made)}
+    assert shapes == {batch["source"]["A"][0].shape} and len(jax.tree.leaves(made)) == 4
+    assert bench.make_parts(bench.make_workload(tiny_config("joint"))).keys() == {
+        "gen", "disc", "seg",
+    }  # fmt: skip
+
+
 def test_parts_move_their_player_only_as_the_step_does():
     work = bench.make_workload(tiny_config("joint"))
     batch = a_batch(work.config)
