@@ -12,11 +12,12 @@ import pytest
 from configs import default
 from cyclesh import bench
 from cyclesh.domains import DOMAINS
+from cyclesh.errors import UserError
 from tests.tiny_runs import tiny_config
 
 KEYS = {
     *("step_s", "gflop", "gflops", "gemm_gflops", "peak_memory_gb", "compile_s", "batch"),
-    *("dtype", "shape", "filters", "device"),
+    *("dtype", "shape", "filters", "device", "devices"),
 }
 
 
@@ -71,6 +72,31 @@ def test_arithmetic_by_hand():
     expected = 2 * 2 * (3 * one_pass - macs(1, f, 0)) / 1e9
     counted = bench.plain_gflop(config, a_batch(config))
     assert 0.97 * expected < counted < 1.03 * expected
+
+
+def test_devices_of_the_config_share_the_step():
+    config = tiny_config("baseline")
+    config.steps, config.batch = 1, 2
+    config.compute.data_devices = config.compute.depth_devices = 2
+    told = bench.bench(config, tell=lambda _: None)
+    assert told["devices"] == 4
+    assert told["parts_s"].keys() == told["pass_s"].keys() == {"seg"}
+    work = bench.make_workload(config)
+    batch = next(work.batches())
+    for array in jax.tree.leaves(batch):
+        assert array.addressable_shards[0].data.shape[:2] == (1, 4)
+    program = work.jit_step().lower(work.state_shapes(), batch).as_text()
+    assert "num_partitions = 4" in program and "collective_permute" in program
+    alone = config.copy_and_resolve_references()
+    alone.compute.data_devices = alone.compute.depth_devices = 1
+    assert bench.plain_gflop(alone, a_batch(alone)) == told["gflop"]
+
+
+def test_devices_that_are_not_there_are_refused():
+    config = tiny_config("joint")
+    config.compute.depth_devices = 8
+    with pytest.raises(UserError, match="depth_devices is 8; there are 4 cpu devices"):
+        bench.bench(config)
 
 
 def test_the_loader_gives_what_training_reads():
