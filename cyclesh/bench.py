@@ -11,6 +11,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cyclesh import state
@@ -19,7 +20,8 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
-from cyclesh.runtime.devices import jit_step
+from cyclesh.runtime import sharding
+from cyclesh.runtime.devices import no_compilation_cache
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -47,27 +49,54 @@ class Workload:
     description: Description
 
     @cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices that take the step together; None for one. Raises UserError (`make_mesh`)."""
+        config, depth = self.config, self.description.shape[0]
+        return sharding.make_mesh(config.compute, config.batch, depth)
+
+    @property
+    def devices(self) -> int:
+        """How many these are."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @cached_property
     def state(self) -> TrainState:
         """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
-        return self._new_state()
+        return jax.device_put(self._new_state(), self.state_shardings())
 
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
         return jax.eval_shape(self._new_state)
+
+    def state_shardings(self) -> TrainState | None:
+        """Where its arrays live; None where one device has them all."""
+        if self.mesh is None:
+            return None
+        return sharding.state_shardings(self.state_shapes(), self.mesh)
 
     def _new_state(self) -> TrainState:
         key = jax.random.key(self.config.seed)
         shape = self.description.shape
         return state.init_state(key, self.nets, self.optimisers, self.config, shape)
 
+    def batches(self) -> Iterator[dict]:
+        """The loader's batches, where the step takes them."""
+        return (sharding.spread_batch(batch, self.mesh) for batch in self.loader.batches())
+
+    def nets_of_step(self) -> Players:
+        """The networks for volumes as the devices hold them; `nets` are for whole ones."""
+        mesh = sharding.depth_mesh(self.mesh)
+        return state.make_networks(self.config, self.description.classes, mesh)
+
     def step(self) -> Callable:
         """The pure step."""
-        weights = make_weights(self.config)
-        return make_step(self.nets, self.optimisers, self.phase, weights, self.config.seed)
+        nets, weights = self.nets_of_step(), make_weights(self.config)
+        return make_step(nets, self.optimisers, self.phase, weights, self.config.seed)
 
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
-        return jit_step(self.step(), self.config.compute.save_memory)
+        save_memory = self.config.compute.save_memory
+        return sharding.jit_spread(self.step(), self.mesh, self.state_shardings(), save_memory)
 
 
 class RandomStore:
@@ -110,22 +139,23 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     Returns the figures of `--mode=bench`: step_s is the median over ``config.steps`` steps (10 if
     not set) after two that warm up; gflop counts the plain step, whatever the lowering saves;
     compile_s is without the persistent cache; parts_s says where the time goes (each update alone,
-    so their sum may differ from the step's); pass_s is one volume through a trained network, a
-    translation and a segmentation; data_wait_s is what a step waits for its volumes.
+    and ``translate`` where G stands still; their sum may differ from the step's); pass_s is one
+    volume through a trained network, a translation and a segmentation; data_wait_s is what a step
+    waits for its volumes.
     """
-    jax.config.update("jax_enable_compilation_cache", False)
     work = make_workload(config)
-    batch = jax.device_put(next(work.loader.batches()))
+    batch = jax.device_put(next(work.batches()))
     gflop = plain_gflop(config, batch)
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
-    step = work.jit_step().lower(work.state_shapes(), batch).compile()
+    with no_compilation_cache():
+        step = work.jit_step().lower(work.state_shapes(), batch).compile()
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)
     step_s = float(np.median(seconds["step"]))
     peak_gb = peak_memory_bytes() / 1e9
-    current, fed = run_steps(step, current, work.loader.batches(), steps)
+    current, fed = run_steps(step, current, work.batches(), steps)
     tell(f"step {step_s:.3f} s, compiled in {compile_s:.1f} s; now its parts")
     parts = {
         name: timed(part, current, batch, steps=steps) for name, part in make_parts(work).items()
@@ -147,6 +177,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
         "shape": list(shape),
         "filters": config.model.filters,
         "device": jax.devices()[0].device_kind,
+        "devices": work.devices,
         "method": config.method,
         "lowering": work.nets.seg.conv(1).lowering,
         "parts_s": parts,
@@ -160,13 +191,15 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
 def describe(work: Workload) -> str:
     """One step in words."""
     size = "x".join(map(str, (work.config.batch, *work.description.shape)))
-    return f"{work.config.method} at {size}, {work.config.model.filters} filters"
+    together = f", {work.devices} devices" if work.devices > 1 else ""
+    return f"{work.config.method} at {size}, {work.config.model.filters} filters{together}"
 
 
 def plain_gflop(config: ConfigDict, batch: dict) -> float:
     """Arithmetic of the step with one lax 3D convolution a layer, by XLA's own count."""
     plain = config.copy_and_resolve_references()
     plain.compute.lowering, plain.compute.remat = "plain", False
+    plain.compute.data_devices = plain.compute.depth_devices = 1
     work = make_workload(plain)
     return jax.jit(work.step()).lower(work.state_shapes(), batch).cost_analysis()["flops"] / 1e9
 
@@ -191,13 +224,20 @@ def run_steps(step: Callable, current: TrainState, batches: Iterator[dict], coun
 
 
 def make_parts(work: Workload) -> dict[str, Callable]:
-    """Each player's update of the step by itself, as functions of (state, batch) to time."""
-    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in work.nets))
+    """Each player's update of the step by itself, as functions of (state, batch) to time.
+
+    And the translation that S reads, where no update of G makes it.
+    """
+    nets = work.nets_of_step()
+    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
     weights, phase = make_weights(work.config), work.phase
+
+    def of_domains(volumes: dict) -> dict:
+        return per_domain(lambda d: Volumes(*volumes[d]))
 
     def part(name: str, loss: Callable, arguments: Callable) -> Callable:
         def run(current: TrainState, batch: dict):
-            source = {d: Volumes(*batch["source"][d]) for d in DOMAINS}
+            source = of_domains(batch["source"])
             params, opt = getattr(current.params, name), getattr(current.opt, name)
             tx = getattr(work.optimisers, name)
             return update(loss, tx, params, opt, *arguments(current.params, source))[:2]
@@ -226,20 +266,30 @@ def make_parts(work: Workload) -> dict[str, Callable]:
             lambda p, source: (apply, source, source, stand_ins(source), phase.seg_reads),
         ),
     }
-    return {name: parts[name] for name in phase.moves}
+    used = {name: parts[name] for name in phase.moves}
+    if phase.reads_translations and "gen" not in phase.moves:
+        used["translate"] = lambda current, batch: translate(
+            apply.gen, current.params.gen, images_of(of_domains(batch["source"]))
+        )
+    return used
 
 
 def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, tuple]:
-    """What a trained generator and segmentor do with one volume: function and arguments to time."""
+    """What a trained generator and segmentor do with one volume: function and arguments to time.
+
+    On one device, as `translate` and `segment` do.
+    """
     domain = DOMAINS[0]
-    volume = batch["real"][domain][0][:1]
+    volume = jax.device_put(jax.device_get(batch["real"][domain][0])[:1])
 
     def network(name: str) -> Callable:
         return lambda tree, x: getattr(work.nets, name).apply({"params": tree}, x)
 
     trained = {name: getattr(current.params, name) for name in ("gen", "seg")}
     return {
-        name: (network(name), trees[domain], volume) for name, trees in trained.items() if trees
+        name: (network(name), sharding.on_one_device(trees[domain]), volume)
+        for name, trees in trained.items()
+        if trees
     }
 
 

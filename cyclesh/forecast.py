@@ -40,34 +40,40 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     Args:
       description: of the data; None: what the config says of them.
     Returns: parameters (both domains') and activations_gb (one volume through one network) by
-      player; memory_gb, the most that the step will hold, by the compiler's own plan; free_gb of
-      the device; fits; and ``less``, the fields to turn where it does not, in order.
+      player; devices; memory_gb, the most that the step will hold on each of them (of CPUs, whose
+      memory is one: on all), by the compiler's own plan; free_gb of the first; fits; and ``less``,
+      the fields to turn where it does not, in order.
     """
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
     shapes = work.state_shapes()
     compiled = work.jit_step().lower(shapes, batch).compile()
-    plan = compiled.memory_analysis()
-    step_bytes = (
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        + plan.temp_size_in_bytes
-        - plan.alias_size_in_bytes
-    )
-    # Beside the step's arrays a CPU's memory holds the program, its libraries and the compiler.
-    on_cpu = jax.default_backend() == "cpu"
-    memory = step_bytes + (peak_memory_bytes() if on_cpu else 0)
+    memory = device_bytes(compiled.memory_analysis())
+    if jax.default_backend() == "cpu":
+        # Beside the step's arrays it holds the program, its libraries and the compiler.
+        memory = work.devices * memory + peak_memory_bytes()
     free = free_memory_bytes()
     used = players_in_use(config)
     return {
         "step": describe(work),
         "parameters": {n: count_parameters(getattr(shapes.params, n)) for n in used},
         "activations_gb": {n: activation_bytes(work, n) / 1e9 for n in used},
+        "devices": work.devices,
         "memory_gb": memory / 1e9,
         "free_gb": free / 1e9,
         "fits": bool(memory < free),
         "less": [] if memory < free else knobs(config),
     }
+
+
+def device_bytes(plan) -> int:
+    """What a program holds on each device at the most, by the compiler's `memory_analysis`."""
+    return (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
 
 
 def _batch(work: Workload) -> dict:

@@ -15,14 +15,12 @@ from cyclesh import evaluate
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
-from cyclesh.halo import DEPTH
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.devices import jit_step
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
-from cyclesh.runtime.sharding import everywhere, on_one_device, slabs
+from cyclesh.runtime.sharding import depth_mesh, jit_spread, on_one_device
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.state import Phase, TrainState, make_networks
 from cyclesh.step import make_step, make_weights
@@ -117,21 +115,12 @@ def loop(
 
 def compiled_step(run: Run, phase: Phase) -> Callable:
     """The compiled step of a phase; the old state's buffers become the new one's."""
-    mesh, nets, save_memory = run.mesh, run.nets, run.config.compute.save_memory
-    if mesh is not None and mesh.shape[DEPTH] > 1:
-        nets = make_networks(run.config, run.store.description.classes, mesh)
+    classes = run.store.description.classes
+    nets = make_networks(run.config, classes, depth_mesh(run.mesh))
     skips = run.config.optim.skip_nonfinite > 0
     weights = make_weights(run.config)
     step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
-    if mesh is None:
-        return jit_step(step, save_memory)
-    state = run.state_shardings()
-    return jit_step(
-        step,
-        save_memory,
-        in_shardings=(state, slabs(mesh)),
-        out_shardings=(state, everywhere(mesh)),
-    )
+    return jit_spread(step, run.mesh, run.state_shardings(), run.config.compute.save_memory)
 
 
 def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str, float]:

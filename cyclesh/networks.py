@@ -77,7 +77,9 @@ class Conv(nn.Module):
                 parts, kernel, stride=self.stride, lowering=self.lowering, mesh=self.mesh
             )
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            # Added before it is rounded: its gradient sums all voxels, which bfloat16 cannot.
+            y = (y + bias).astype(self.dtype)
         return y
 
 

@@ -150,8 +150,8 @@ def instance_norm(
 ) -> Array:
     """Each channel of each volume to mean 0 and variance 1 over z, y, x; no affine (paper 4.1).
 
-    Statistics are float32 whatever the dtype of ``x``, and the variance is that of the centred
-    values (the difference of two large squares loses it). ``gather`` sees the means of slices
+    Statistics are float32 where ``x`` is bfloat16, and the variance is that of the centred values
+    (the difference of two large squares loses it). ``gather`` sees the means of slices
     (b, z, 1, 1, c) before they become those of volumes (`halo`).
     """
 
@@ -160,8 +160,8 @@ def instance_norm(
         # ReLU follows, and values that rounding takes across its kink change whole gradients.
         return gather(values.mean((2, 3), keepdims=True)).mean(1, keepdims=True)
 
-    x32 = x.astype(jnp.float32)
-    centred = x32 - mean(x32)
+    precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = precise - mean(precise)
     variance = mean(jnp.square(centred))
     return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
 

@@ -82,10 +82,7 @@ class Run:
         process, processes = sharding.data_share(self.mesh)
         loader = replace(self.loader, process=process, processes=processes)
         for batch in loader.batches(first_step):
-            real = sharding.spread(batch["real"], self.mesh)
-            shared = batch["source"] is batch["real"]
-            source = real if shared else sharding.spread(batch["source"], self.mesh)
-            yield {"real": real, "source": source}
+            yield sharding.spread_batch(batch, self.mesh)
 
     def phase_at(self, step: int) -> Phase:
         """The phase that makes step ``step`` (from 0)."""

@@ -49,6 +49,11 @@ class Phase:
     shape_weight: float  # gamma of Eq. 3
 
     @property
+    def reads_translations(self) -> bool:
+        """Whether S reads what G makes."""
+        return bool(self.seg_reads["fake"] or self.seg_reads["rec"])
+
+    @property
     def work(self) -> float:
         """Roughly, a step's arithmetic: forward passes of G or S, backward ones counted twice."""
         reads = [kind for kind, weight in self.seg_reads.items() if weight and "seg" in self.moves]
@@ -86,7 +91,7 @@ def players_in_use(config) -> tuple[str, ...]:
     phases = make_phases(config)
     names = {name for phase in phases for name in phase.moves}
     names |= {name for name, workdir in config.init.items() if workdir}
-    if any(phase.seg_reads["fake"] or phase.seg_reads["rec"] for phase in phases):
+    if any(phase.reads_translations for phase in phases):
         names.add("gen")
     if any(phase.shape_weight for phase in phases):
         names.add("seg")

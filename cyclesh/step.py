@@ -144,7 +144,6 @@ def make_step(
     ``skip_nonfinite``, a step where they are not changes nothing but the step's number.
     """
     apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
-    translates = "gen" in phase.moves or phase.seg_reads["fake"] or phase.seg_reads["rec"]
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         real = {d: Volumes(*batch["real"][d]) for d in DOMAINS}
@@ -164,7 +163,7 @@ def make_step(
             )
             new, opt = new._replace(gen=new_gen), opt._replace(gen=opt_gen)
             log("gen", total, terms, norm)
-        elif translates:
+        elif phase.reads_translations:
             made = translate(apply.gen, gen, per_domain(lambda d: source[d].image))
         if "disc" in phase.moves:
             fakes = made.fake

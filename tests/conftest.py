@@ -29,3 +29,11 @@ def strict_ranks():
     """
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def double_precision():
+    """Arrays may be float64: rounding then takes nothing across the kink of a ReLU."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)

@@ -12,11 +12,12 @@ import pytest
 from configs import default
 from cyclesh import bench
 from cyclesh.domains import DOMAINS
+from cyclesh.errors import UserError
 from tests.tiny_runs import tiny_config
 
 KEYS = {
     *("step_s", "gflop", "gflops", "gemm_gflops", "peak_memory_gb", "compile_s", "batch"),
-    *("dtype", "shape", "filters", "device"),
+    *("dtype", "shape", "filters", "device", "devices"),
 }
 
 
@@ -29,6 +30,7 @@ def test_figures_are_of_the_config(method):
     config = tiny_config(method)
     config.steps, config.batch = 2, 2
     told = json.loads(json.dumps(bench.bench(config, tell=lambda _: None)))
+    assert jax.config.jax_enable_compilation_cache  # on again: what comes next may keep programs
     assert told.keys() >= KEYS
     assert (told["batch"], told["shape"], told["filters"]) == (2, [8, 8, 8], 2)
     assert (told["dtype"], told["method"], told["steps"]) == ("float32", method, 2)
@@ -72,6 +74,31 @@ def test_arithmetic_by_hand():
     assert 0.97 * expected < counted < 1.03 * expected
 
 
+def test_devices_of_the_config_share_the_step():
+    config = tiny_config("baseline")
+    config.steps, config.batch = 1, 2
+    config.compute.data_devices = config.compute.depth_devices = 2
+    told = bench.bench(config, tell=lambda _: None)
+    assert told["devices"] == 4
+    assert told["parts_s"].keys() == told["pass_s"].keys() == {"seg"}
+    work = bench.make_workload(config)
+    batch = next(work.batches())
+    for array in jax.tree.leaves(batch):
+        assert array.addressable_shards[0].data.shape[:2] == (1, 4)
+    program = work.jit_step().lower(work.state_shapes(), batch).as_text()
+    assert "num_partitions = 4" in program and "collective_permute" in program
+    alone = config.copy_and_resolve_references()
+    alone.compute.data_devices = alone.compute.depth_devices = 1
+    assert bench.plain_gflop(alone, a_batch(alone)) == told["gflop"]
+
+
+def test_devices_that_are_not_there_are_refused():
+    config = tiny_config("joint")
+    config.compute.depth_devices = 8
+    with pytest.raises(UserError, match="depth_devices is 8; there are 4 cpu devices"):
+        bench.bench(config)
+
+
 def test_the_loader_gives_what_training_reads():
     config = tiny_config("joint")
     config.batch = 3
@@ -82,6 +109,19 @@ def test_the_loader_gives_what_training_reads():
         image, label = batch["source"][d]
         assert image.shape == (3, 8, 8, 8, 1) and label.shape == (3, 8, 8, 8)
         assert label.max() < work.description.classes
+
+
+def test_a_frozen_translation_is_a_part_of_its_own():
+    work = bench.make_workload(tiny_config("ada"))
+    parts = bench.make_parts(work)
+    assert parts.keys() == {"seg", "translate"}
+    batch = a_batch(work.config)
+    made = jax.eval_shape(parts["translate"], work.state_shapes(), batch)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(made)}
+    assert shapes == {batch["source"]["A"][0].shape} and len(jax.tree.leaves(made)) == 4
+    assert bench.make_parts(bench.make_workload(tiny_config("joint"))).keys() == {
+        "gen", "disc", "seg",
+    }  # fmt: skip
 
 
 def test_parts_move_their_player_only_as_the_step_does():

@@ -7,7 +7,7 @@ import pytest
 from tiny_runs import tiny_config
 
 from cyclesh import bench
-from cyclesh.runtime.devices import jit_step
+from cyclesh.runtime.devices import jit_step, no_compilation_cache
 
 
 def test_the_old_state_makes_room_for_the_new():
@@ -15,6 +15,38 @@ def test_the_old_state_makes_room_for_the_new():
     state = jnp.zeros(1000)
     new, _ = step(state, jnp.ones(1000))
     assert state.is_deleted() and float(new.sum()) == 1000
+
+
+def test_compiled_programs_are_kept_but_where_that_is_off(tmp_path):
+    kept = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    try:
+        for name, value in kept.items():
+            jax.config.update(name, value)
+        with no_compilation_cache():
+            jax.jit(lambda x: jnp.sin(x) * 3)(1.0)
+            assert list(tmp_path.iterdir()) == []
+        jax.jit(lambda x: jnp.sin(x) * 5)(1.0)
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        with no_compilation_cache():  # JAX leaves the folder
+            pass
+
+
+def test_the_joint_step_is_in_place():
+    work = bench.make_workload(tiny_config("joint"))
+    batch = next(work.loader.batches())
+    step = work.jit_step().lower(work.state_shapes(), batch).compile()
+    old = work.state
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(old))
+    assert step.memory_analysis().alias_size_in_bytes >= size
+    jax.block_until_ready(step(old, batch))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
 
 
 @pytest.mark.slow

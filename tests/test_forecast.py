@@ -38,6 +38,19 @@ def test_activations_by_hand():
     assert forecast.activation_bytes(work, "seg") == 4 * (2 * blocks + 2 * voxels * classes)
 
 
+def test_devices_share_the_memory(monkeypatch):
+    monkeypatch.setattr(forecast, "peak_memory_bytes", lambda: 0)
+    config = tiny_config("baseline")
+    config.data.shape = (16, 16, 16)
+    alone = forecast.forecast(config)
+    config.compute.depth_devices = 2
+    shared = forecast.forecast(config)
+    assert (alone["devices"], shared["devices"]) == (1, 2) and "2 devices" in shared["step"]
+    # Each holds half of every volume, and all parameters; both are parts of one memory.
+    each = shared["memory_gb"] / 2
+    assert 0.4 * alone["memory_gb"] < each < 0.8 * alone["memory_gb"]
+
+
 def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
     monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 1000)
     config = tiny_config("joint")

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import quick_jit, random_tree, tiny_config, tree_of
+from tiny_runs import build, quick_jit, random_tree, random_volumes, tiny_config, tree_of
 
 from configs import default
 from cyclesh import ops, state
 from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, he_std
+from cyclesh.step import make_step, make_weights
 
 CONV = partial(Conv, lowering="native")
 
@@ -145,6 +146,30 @@ def support(function, grid, output):
     return box, bool(seen[tuple(slice(a, b + 1) for a, b in box)].all())
 
 
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", ["gen", "disc", "seg"])
+def test_lowerings_are_the_same_network(name):
+    """On an odd grid, to 1e-5 of the norm of the outputs and of every parameter's gradient."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 6, 1))
+    config = tiny_config("joint")
+    config.compute.dtype = "float64"
+    results = []
+    for config.compute.lowering in ops.LOWERINGS[1:]:
+        net = getattr(state.make_networks(config, classes=3), name)
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float64), fill(tree_of(net)))
+
+        def loss(p, net=net):
+            y = net.apply({"params": p}, x)
+            return (y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+
+        results.append(quick_jit(jax.grad(loss, has_aux=True))(params))
+    (plain_grads, plain), *others = results
+    assert np.ptp(plain) > 1e-3
+    for got in others:
+        for a, b in zip(*map(jax.tree.leaves, (got, (plain_grads, plain))), strict=True):
+            assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
 def test_the_discriminator_sees_23_voxels(paper, monkeypatch):
     # InstanceNorm sees the whole volume. Without it, and with positive weights so that nothing
     # cancels, what remains is the patch.
@@ -203,6 +228,31 @@ def test_bfloat16_is_of_convolutions_only():
         assert y.dtype == jnp.float32
 
 
+def dtypes(tree):
+    return {leaf.dtype.name for leaf in jax.tree.leaves(tree)}
+
+
+def test_a_bfloat16_step_learns_in_float32():
+    config = tiny_config("joint")
+    config.compute.dtype = "bfloat16"
+    tiny = build(config)
+    phase, weights = state.make_phases(config)[-1], make_weights(config)
+    step = make_step(tiny.nets, tiny.optimisers, phase, weights, seed=0)
+    args = tiny.state, {"real": random_volumes(0), "source": random_volumes(1)}
+    program = list(equations(jax.make_jaxpr(step)(*args).jaxpr))
+    parameters = {leaf.shape for leaf in jax.tree.leaves(tiny.state.params)}
+    sums = [e for e in program if e.primitive.name in ("reduce_sum", "dot_general")]
+    rounded = [e for e in sums if "bfloat16" in dtypes([v.aval for v in (*e.invars, *e.outvars)])]
+    assert rounded and not parameters & {e.outvars[0].aval.shape for e in rounded}
+    convolutions = [e for e in program if e.primitive.name == "conv_general_dilated"]
+    assert dtypes([v.aval for e in convolutions for v in e.invars]) == {"bfloat16"}
+    after, metrics = jax.eval_shape(step, *args)
+    assert dtypes(metrics) == {"float32", "bool"}
+    assert dtypes(after.params) == {"float32"}
+    assert dtypes(after.opt) == {"float32", "int32"}  # and the count of updates
+    assert dtypes([pool.volumes for pool in after.pools.values()]) == {"bfloat16"}
+
+
 def test_recomputing_changes_memory_and_nothing_else():
     nets = [UNet(1, 2, CONV, depth=1, norm_epsilon=1e-5, remat=flag) for flag in (False, True)]
     trees = [tree_of(net) for net in nets]
@@ -216,8 +266,32 @@ def test_recomputing_changes_memory_and_nothing_else():
         for net in nets
     ]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), *grads)
-    program = jax.make_jaxpr(lambda p: nets[1].apply({"params": p}, x))(params)
-    assert any(e.primitive.name in ("remat2", "checkpoint") for e in equations(program.jaxpr))
+
+
+def residual_bytes(net):
+    """What a forward pass keeps for the backward one."""
+
+    def kept(params, volume):
+        return jax.vjp(lambda p: net.apply({"params": p}, volume), params)[1]
+
+    shapes = jax.eval_shape(kept, tree_of(net), jnp.zeros((1, 16, 16, 16, 1)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+# A normed block keeps many times its input. One of S little more, and its pooling is no block.
+@pytest.mark.parametrize(
+    ("name", "generator", "share"),
+    [("gen", "unet", 0.4), ("gen", "resnet", 0.8), ("seg", "unet", 0.9)],
+)
+def test_recomputing_keeps_less_for_the_backward_pass(name, generator, share):
+    config = tiny_config("joint")
+    config.model.generator = generator
+    needed = {}
+    for config.compute.remat in (False, True):
+        needed[config.compute.remat] = residual_bytes(
+            getattr(state.make_networks(config, classes=3), name)
+        )
+    assert 0 < needed[True] < share * needed[False]
 
 
 def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):

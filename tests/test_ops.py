@@ -169,6 +169,13 @@ def test_bfloat16_has_float32_statistics():
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, atol=0.01, rtol=1 / 128)
 
 
+def test_float64_has_float64_statistics(double_precision):
+    x = 1000 + np.random.default_rng(0).normal(size=(2, 3, 4, 5, 2))
+    mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+    y = ops.instance_norm(jnp.asarray(x), 1e-5)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), rtol=1e-9, atol=1e-9)
+
+
 def test_statistics_are_float32_in_the_program():
     program = jax.make_jaxpr(lambda x: ops.instance_norm(x, 1e-5))(
         jnp.zeros((1, 2, 2, 2, 1), jnp.bfloat16)

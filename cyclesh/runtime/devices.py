@@ -1,9 +1,11 @@
 """How this program uses JAX: compiled programs kept, and training steps compiled for memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def use_compilation_cache(folder: Path) -> None:
@@ -14,6 +16,22 @@ def use_compilation_cache(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@contextmanager
+def no_compilation_cache() -> Iterator[None]:
+    """Whatever is compiled meanwhile is compiled anew, and not kept."""
+
+    def switch(on: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", on)
+        compilation_cache.reset_cache()  # else JAX goes by what it found at its first program
+
+    before = jax.config.jax_enable_compilation_cache
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(before)
 
 
 def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable:

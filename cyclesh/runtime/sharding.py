@@ -5,7 +5,7 @@ volume over the second, and every device holds all parameters. The step is the p
 device: losses are means over the global batch, and XLA adds the sums over devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from cyclesh.errors import UserError
 from cyclesh.halo import DATA, DEPTH, SLABS
+from cyclesh.runtime.devices import jit_step
 from cyclesh.runtime.pool import Pool
 
 
@@ -68,6 +69,11 @@ def _there_are(devices: Sequence) -> str:
     )
 
 
+def depth_mesh(mesh: Mesh | None) -> Mesh | None:
+    """The mesh if networks must know of it: where no device holds a volume whole."""
+    return mesh if mesh is not None and mesh.shape[DEPTH] > 1 else None
+
+
 def data_share(mesh: Mesh | None) -> tuple[int, int]:
     """(i, n): this process loads the i-th of n equal shares of every batch."""
     if mesh is None:
@@ -116,6 +122,25 @@ def spread(batch, mesh: Mesh | None):
         return jax.make_array_from_callback(shape, slabs(mesh), part)
 
     return jax.tree.map(place, batch)
+
+
+def spread_batch(batch: dict, mesh: Mesh | None) -> dict:
+    """`spread` of a loader's batch; volumes that are both real and source are moved once."""
+    real = spread(batch["real"], mesh)
+    shared = batch["source"] is batch["real"]
+    return {"real": real, "source": real if shared else spread(batch["source"], mesh)}
+
+
+def jit_spread(step: Callable, mesh: Mesh | None, state, save_memory: bool) -> Callable:
+    """`jit_step` of a step on a mesh, whose state lives as ``state`` says (`state_shardings`)."""
+    if mesh is None:
+        return jit_step(step, save_memory)
+    return jit_step(
+        step,
+        save_memory,
+        in_shardings=(state, slabs(mesh)),
+        out_shardings=(state, everywhere(mesh)),
+    )
 
 
 def on_one_device(tree):
