@@ -73,6 +73,16 @@ def test_arms_share_their_parents_and_their_data(plan):
             assert reals == {((modality, 0.14),)}
 
 
+@pytest.mark.parametrize("argument", [None, "tiny", "abdomen", "mmwhs"])
+def test_arms_start_from_the_last_networks_of_their_parents_which_nothing_chose(argument):
+    plan = plan_of(argument)
+    arms = [name for name, trial in plan.trials.items() if trial.init]
+    parents = {parent for name in arms for parent in plan.trials[name].init.values()}
+    assert {config(plan, name).init_checkpoint for name in arms} == {"last"}
+    assert {config(plan, name).schedule.decay_epochs for name in parents} == {0}
+    assert plan.base.init_checkpoint == "best"
+
+
 def test_arms_of_table_2_may_spend_the_same(plan):
     for modality in ("ct", "mr"):
         budgets = {

@@ -38,9 +38,14 @@ SCALES = {
 
 
 def common_fields(scale: Scale) -> dict:
-    """What all trials share: nothing is pre-trained within a run, nothing stops early."""
+    """What all trials share: nothing is pre-trained within a run, nothing stops early.
+
+    Parents hand on their last networks. The best generators would be chosen by judges that have
+    seen every real volume, also those that do not exist for the arms.
+    """
     return {
         "data.real": (),
+        "init_checkpoint": "last",
         "schedule.epoch_steps": scale.epoch_steps,
         "schedule.early_stop": False,
         "schedule.pretrain_seg_epochs": 0,
