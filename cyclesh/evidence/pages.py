@@ -132,8 +132,8 @@ def difference_table(compared: list[tuple]) -> str:
         )
     header = ["difference", "modality", "of", "x", "mean", "95 % interval", "seeds, subjects"]
     note = (
-        "Paired by seed and test subject; the interval is a bootstrap over both, widened for the "
-        "number of seeds. Bold: primary comparisons, named in the plan."
+        "Paired by seed and test subject; the interval is Student's over seeds and over subjects, "
+        "both together. Bold: primary comparisons, named in the plan."
     )
     return f"{markdown_table(header, lines)}\n\n{note}"
 
