@@ -23,16 +23,16 @@ PAPER = {
 DATA = ("phantom", "abdomen")  # folders of docs/results, where they exist
 
 
-def fill(page: Path, results: Path) -> None:
-    """Write the table between the markers. Raises UserError where there are none."""
+def fill_block(page: Path, markers: tuple[str, str], block: str) -> None:
+    """Write what stands between two markers of a page. Raises UserError where there are none."""
     if not page.is_file():
         raise UserError(f"{page}: no such file; give the page to fill")
     text = page.read_text(encoding="utf-8")
-    head, first, rest = text.partition(MARKERS[0])
-    _, last, tail = rest.partition(MARKERS[1])
+    head, first, rest = text.partition(markers[0])
+    _, last, tail = rest.partition(markers[1])
     if not (first and last):
-        raise UserError(f"{page}: has no {MARKERS[0]} and {MARKERS[1]}; put them where it belongs")
-    write_text(page, f"{head}{first}\n{results_block(results)}\n{last}{tail}")
+        raise UserError(f"{page}: has no {markers[0]} and {markers[1]}; put them where it belongs")
+    write_text(page, f"{head}{first}\n{block}\n{last}{tail}")
 
 
 def results_block(results: Path) -> str:
@@ -91,7 +91,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m cyclesh.evidence.readme PAGE.md RESULTS", file=sys.stderr)
         return 2
     try:
-        fill(*map(Path, arguments))
+        page, results = map(Path, arguments)
+        fill_block(page, MARKERS, results_block(results))
     except UserError as error:
         print(f"cyclesh: {error}", file=sys.stderr)
         return 2
