@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import ROOT, call
 from plan_runs import leave_record, tiny_config, tiny_plan
+from tiny_store import write_store
 
 from cyclesh import experiments
+from cyclesh.data.store import Store
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evidence import records, slurm
+from cyclesh.evidence import conduct, records, slurm
 
 
 class Spawned:
@@ -158,6 +161,48 @@ def test_records_of_another_plan_are_refused(tmp_path):
     with pytest.raises(UserError, match="another"):
         config = tiny_config(",seed=5")
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
+
+
+def change_record(workdir: Path, name: str, **changes: str) -> None:
+    path = records.record_path(workdir, name)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("field", ["data", "split"])
+def test_records_of_other_data_are_refused_but_a_phantom_with_extra_subjects_is_another(
+    tmp_path, field
+):
+    run(tmp_path, Spawned(tmp_path), ("table1", "figure7"))
+    extra = [t.name for t in tiny_plan().trials.values() if t.fields.get("phantom.extra")]
+    assert "judge-extra" in extra
+    for name in extra:
+        if records.record_path(tmp_path, name).exists():
+            change_record(tmp_path, name, **{field: "e" * 64})
+    run(tmp_path, Spawned(tmp_path))
+    change_record(tmp_path, "all-ours-s0", **{field: "e" * 64})
+    with pytest.raises(UserError, match=r"all-ours-s0.json: was made on other data than .*\.json"):
+        run(tmp_path, Spawned(tmp_path))
+
+
+def test_records_of_other_data_than_the_store_at_hand_are_refused(tmp_path):
+    store = Store.open(write_store(tmp_path / "store"))
+    config = tiny_config(f",data={store.root},shape=16x16x16")
+    workdir, plan = tmp_path / "work", experiments.claim(config, tmp_path / "work")
+    leave_record(plan, plan.trials["judge"], workdir)
+    with pytest.raises(UserError, match=f"judge.json: was made on other data than {store.root}"):
+        records.to_run(plan, plan.wanted(["table1"]), workdir)
+    here = {"data": store.sha256, "split": store.split_sha256}
+    change_record(workdir, "judge", **here)
+    assert records.to_run(plan, [plan.trials["judge"]], workdir) == []
+
+
+def test_a_trial_does_not_begin_on_other_data_than_the_records(tmp_path, monkeypatch):
+    plan = experiments.claim(tiny_config(), tmp_path)
+    leave_record(plan, plan.trials["judge"], tmp_path)
+    here = SimpleNamespace(sha256="e" * 64, split_sha256="s" * 64, root=tmp_path / "store")
+    monkeypatch.setattr(conduct, "open_store", lambda *_, **__: here)
+    with pytest.raises(UserError, match="judge.json: was made on other data"):
+        conduct.run_trial(tmp_path, "all-seg-s0", quiet=True)
 
 
 def test_a_denominator_within_noise_is_marked(tmp_path):
