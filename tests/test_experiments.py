@@ -11,15 +11,16 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command_line import ROOT, call
-from plan_runs import leave_record, tiny_config, tiny_plan
+from plan_runs import CASES, leave_record, tiny_config, tiny_plan
 from tiny_store import write_store
 
 from cyclesh import experiments
 from cyclesh.data.store import Store
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evidence import conduct, records, slurm
+from cyclesh.evidence import conduct, figures, records, slurm
 
 
 class Spawned:
@@ -148,6 +149,32 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     assert ratio["denominator_within_noise"] == "0"
     moved = {(r["method"], r["x"]): r for r in rows(tmp_path / "displacement.csv")}
     assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
+
+
+def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkeypatch):
+    run(tmp_path, Spawned(tmp_path), ("table1",))
+    plan = tiny_plan()
+    for seed in (0, 1):
+        leave_record(plan, plan.trials[f"all-cyclegan-s{seed}"], tmp_path)
+    volume = np.zeros((8, 8, 8), np.float32)
+    store = SimpleNamespace(
+        description=SimpleNamespace(shape=volume.shape, spacing_mm=(1, 1, 1)),
+        volumes=[SimpleNamespace(id=c, modality=m) for m, ids in CASES.items() for c in ids],
+        image=lambda _: volume,
+        label=lambda _: volume.astype(int),
+    )
+    asked = []
+
+    def trained(workdir: Path, name: str):
+        asked.append(name)
+        return SimpleNamespace(store=store), SimpleNamespace(translate=lambda _, image: image)
+
+    monkeypatch.setattr(figures, "trained", trained)
+    found = records.read_records(tmp_path)
+    figure = figures.figure3(plan, tmp_path, [], found)
+    assert asked == ["all-cyclegan-s0", "all-no_sc-s0", "all-ours-s0"]
+    titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    assert titles == ["input", "CycleGAN", "ours, gamma 0", "ours"]
 
 
 def test_records_of_another_plan_are_refused(tmp_path):

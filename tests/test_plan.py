@@ -189,6 +189,21 @@ def test_primary_comparisons_are_what_the_paper_claims(plan):
     }
 
 
+def test_secondary_comparisons_tell_architecture_shape_consistency_and_flood_apart(plan):
+    compared = {(c.better.output, c.name) for c in plan.comparisons if not c.primary}
+    assert {
+        ("figure3", "no_sc - cyclegan"),
+        ("figure3", "ours - no_sc"),
+        ("flood", "ours_flooded - ada_flooded"),
+        ("table2", "ours - ada"),
+    } <= compared
+    # The middle row of Figure 3 costs nothing: its trials are Table 1's.
+    for figure, table in zip(
+        cells(plan, "figure3", "no_sc"), cells(plan, "table1", "no_sc"), strict=True
+    ):
+        assert figure.modality == table.modality and figure.trials == table.trials[:3]
+
+
 def test_the_amount_that_the_user_gives_is_that_of_table_2():
     plan = plan_of("real_ct=1.0,real_mr=7")
     by_modality = {c.modality: c.trials[0] for c in cells(plan, "table2", "ours")}

@@ -161,9 +161,12 @@ def mean_dice(record: Mapping, measure: str, modality: str, case: str) -> float:
 
 
 def figure3(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
-    """Inputs, CycleGAN's translations of them, ours: axial cuts, cases by CycleGAN's S-score."""
-    seed = plan.base.seed
-    names = {"CycleGAN": f"all-cyclegan-s{seed}", "ours": f"all-ours-s{seed}"}
+    """Inputs, translations of them by CycleGAN, by ours with gamma 0, by ours: axial cuts.
+
+    Cases are chosen by CycleGAN's S-score.
+    """
+    labels = {"cyclegan": "CycleGAN", "no_sc": f"ours, {NAMES['no_sc']}", "ours": "ours"}
+    names = {label: f"all-{arm}-s{plan.base.seed}" for arm, label in labels.items()}
     models = {label: trained(workdir, name) for label, name in names.items()}
     store = models["ours"][0].store
     spacing_mm = store.description.spacing_mm
