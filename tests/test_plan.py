@@ -147,12 +147,30 @@ def test_seeds_are_part_of_the_plan(plan):
 
 def test_figure_7_shows_shares_up_to_one_and_volumes_from_two(plan):
     shown = {(c.modality, c.x) for c in cells(plan, "figure7", "ours")}
-    assert {("ct", 0.14), ("ct", 1.0), ("mr", 0.14), ("mr", 1.0)} <= shown
+    # 14 % and 40 % of 19 subjects are 3 and 8.
+    assert {x for m, x in shown if m == "ct"} == {0.158, 0.421, 1.0}
+    assert {x for m, x in shown if m == "mr" and 0 < x <= 1} == {0.158, 0.421, 1.0}
     counts = {x for m, x in shown if x > 1}
     assert counts == {10, 38, 95} and {m for m, x in shown if x > 1} == {"mr"}
     for cell in cells(plan, "figure7", "ada"):
         synthetic = {config(plan, name).data.synthetic for name in cell.trials}
         assert synthetic == ({cell.x} if cell.x > 1 else {-1})
+
+
+def test_amounts_of_equally_many_subjects_are_one_point_of_figure_7():
+    subjects = {("ct", "train"): 6, ("mr", "train"): 12, ("ct", "test"): 9, ("mr", "test"): 9}
+    plan = plan_of("abdomen,data=/somewhere", subjects)
+    found = {
+        m: [c for c in cells(plan, "figure7", "ours") if c.modality == m] for m in ("ct", "mr")
+    }
+    # Of 6 subjects, 14 % and 40 % are 2 (two at least); of 12 they are 2 and 5.
+    assert [cell.x for cell in found["ct"]] == [0.333, 1.0]
+    assert [cell.x for cell in found["mr"]] == [0.167, 0.417, 1.0]
+    assert config(plan, found["ct"][0].trials[0]).data.real == (("ct", 0.14),)  # Table 2's
+    assert not [name for name in plan.trials if name.startswith("ct0.4")]
+    plan = plan_of("real_ct=1.0")
+    shown = [c.x for c in cells(plan, "figure7", "ours") if c.modality == "ct"]
+    assert shown == [0.421, 1.0]
 
 
 def test_data_without_extra_volumes_have_no_third_part_of_figure_7():

@@ -160,10 +160,8 @@ class Arms:
         return max(2, round(amount * total) if isinstance(amount, float) else amount)
 
     def share(self, modality: str, amount: int | float) -> float:
-        """An amount as a share of the training subjects."""
-        if isinstance(amount, float):
-            return amount
-        return round(amount / self.subjects[modality, "train"], 3)
+        """The subjects that an amount stands for as a share of all training subjects."""
+        return round(self.count(modality, amount) / self.subjects[modality, "train"], 3)
 
     def added(self, modality: str, share: float) -> int:
         return max(1, round(share * self.subjects[modality, "train"]))

@@ -35,7 +35,8 @@ NOTES = {
     "baseline's Dice.",
     "figure7": "x up to 1: the share of the modality's real training subjects that exist, all "
     "volumes of the other modality being translated. x from 2: how many source volumes are "
-    "translated, all real ones existing; 0 is the baseline.",
+    "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
+    "less than the modality's own volumes, fewer of its reconstructions are read too.",
     "figure8": "x: what is added to the few real volumes of the parent, as a share of the training "
     "subjects: real ones (`real`), or synthetic ones made of as many of the other modality's.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "

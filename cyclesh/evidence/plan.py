@@ -123,10 +123,10 @@ class _Builder(Arms):
     def figure7(self) -> None:
         seeds = self.seeds(self.scale.curve_seeds)
         for modality in (self.a, self.b):
-            for share in (self.limited[modality], *self.scale.shares, 1.0):
+            for x, amount in self.shares(modality).items():
                 for arm in ("baseline", "ada", "ours"):
-                    trials = [self.arm(arm, {modality: share}, seed) for seed in seeds]
-                    self.cell("figure7", arm, modality, DICE, self.share(modality, share), trials)
+                    trials = [self.arm(arm, {modality: amount}, seed) for seed in seeds]
+                    self.cell("figure7", arm, modality, DICE, x, trials)
         extra = self.subjects.get((self.a, "extra"), 0)
         fields = {}
         if not self.base.data.path and not extra:
@@ -141,6 +141,17 @@ class _Builder(Arms):
                 more = {"data__synthetic": count, **fields}
                 trials = [self.arm(arm, {}, s, f"-from{count}", **more) for s in seeds]
                 self.cell("figure7", arm, self.b, DICE, count, trials)
+
+    def shares(self, modality: str) -> dict[float, int | float]:
+        """The points of Figure 7: amounts by their true share.
+
+        Of amounts that come to equally many subjects one is kept, all or Table 2's before others.
+        """
+        amounts = (1.0, self.limited[modality], *self.scale.shares)
+        found: dict[float, int | float] = {}
+        for amount in amounts:
+            found.setdefault(self.share(modality, amount), amount)
+        return dict(sorted(found.items()))
 
     def figure8(self) -> None:
         """From one parent with little real data of B: real volumes added, or synthetic ones."""
