@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import ROOT, call
+from PIL import Image
 from plan_runs import CASES, leave_record, tiny_config, tiny_plan
 from tiny_store import write_store
 
@@ -141,6 +142,10 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     for name in ("figure7", "figure8", "displacement"):
         assert {tmp_path / f"{name}.{kind}" for kind in ("png", "svg", "csv", "md")} <= set(files)
         assert all(path.stat().st_size for path in files)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            told = (image.text["Description"], (tmp_path / f"{name}.svg").read_text())
+        for text in told:  # command, commit, seeds, data
+            assert all(w in text for w in ("reproduce()", "g" * 40, "seeds: 0, 1", "d" * 64))
     curve = rows(tmp_path / "figure7.csv")
     assert {r["x"] for r in curve if r["modality"] == "ct"} == {"0.5", "1"}  # 2 of 4, and all
     assert {r["x"] for r in curve if r["modality"] == "mr"} == {"0.5", "1", "0", "8"}

@@ -10,6 +10,7 @@ from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
+from cyclesh.evidence.pages import provenance
 from cyclesh.evidence.records import FINISHED, RUNS
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan
 from cyclesh.run import Run, build_run, load_params
@@ -31,7 +32,10 @@ CASES = 2  # shown of each direction or modality
 
 
 def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mapping) -> list[Path]:
-    """The figure of an output as .png and .svg; none where it has none, or no trial a result."""
+    """The figure of an output as .png and .svg; none where it has none, or no trial a result.
+
+    Where it comes from is in the files' metadata, since they are passed on without their page.
+    """
     drawers = {
         "figure7": figure7,
         "figure8": figure8,
@@ -45,7 +49,7 @@ def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mappin
     figure = drawers[output](plan, workdir, rows, found)
     if figure is None:
         return []
-    save_figure(figure, Path(workdir) / output)
+    save_figure(figure, Path(workdir) / output, provenance(plan, output, workdir, found))
     return [Path(workdir) / f"{output}.{kind}" for kind in ("png", "svg")]
 
 
