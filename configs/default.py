@@ -107,8 +107,9 @@ def fields() -> ConfigDict:
     s.min_delta = 0.0  # less than this is no progress
     s.from_epoch = 0  # of the method's phase; earlier ones never stop
 
-    # --- start trees from other runs' best checkpoints: workdirs; empty: from scratch
+    # --- start trees from other runs' checkpoints: workdirs; empty: from scratch
     c.init = ConfigDict({"gen": "", "disc": "", "seg": ""})
+    c.init_checkpoint = "best"  # which of theirs: the "best" on validation, or the "last"
 
     # --- validation, checkpoints, logs
     c.log = g = ConfigDict()

@@ -74,6 +74,7 @@ JUDGE_IGNORES = (
     "loss.identity",
     "loss.disc",
     "loss.pool_size",
+    "init_checkpoint",
     "log.row_steps",
 )
 

@@ -102,8 +102,12 @@ def score_volumes(run: Run, model: Model, split: str) -> list[VolumeScores]:
 
 
 def git_revision() -> str:
-    """The commit of the checkout that the package runs from; empty where there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the checkout that the package runs from; empty where there is none.
+
+    "-dirty" follows where files of the commit were changed: then it is not what has run.
+    """
+    describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -247,9 +247,9 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
 
 
 def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
-    """By player, the networks that a run starts from: the best of the workdirs in `init`."""
+    """By player, the networks that a run starts from: of the workdirs that `init` names."""
     return {
-        name: load_tree(Path(workdir), "best", name, getattr(shapes, name))
+        name: load_tree(Path(workdir), config.init_checkpoint, name, getattr(shapes, name))
         for name, workdir in config.init.items()
         if workdir
     }

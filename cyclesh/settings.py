@@ -143,6 +143,7 @@ LARGEST = 2**31  # seeds and counts are 32-bit
 CHOICES = {
     "method": tuple(METHODS),
     "model.generator": GENERATORS,
+    "init_checkpoint": ("best", "last"),
     "compute.dtype": DTYPES,
     "compute.lowering": ops.LOWERINGS,
 }

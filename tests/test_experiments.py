@@ -9,14 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command_line import ROOT, call
-from plan_runs import leave_record, tiny_config, tiny_plan
+from PIL import Image
+from plan_runs import CASES, leave_record, tiny_config, tiny_plan
+from tiny_store import write_store
 
 from cyclesh import experiments
+from cyclesh.data.store import Store
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evidence import records, slurm
+from cyclesh.evidence import conduct, figures, records, slurm
 
 
 class Spawned:
@@ -137,14 +142,44 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     for name in ("figure7", "figure8", "displacement"):
         assert {tmp_path / f"{name}.{kind}" for kind in ("png", "svg", "csv", "md")} <= set(files)
         assert all(path.stat().st_size for path in files)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            told = (image.text["Description"], (tmp_path / f"{name}.svg").read_text())
+        for text in told:  # command, commit, seeds, data
+            assert all(w in text for w in ("reproduce()", "g" * 40, "seeds: 0, 1", "d" * 64))
     curve = rows(tmp_path / "figure7.csv")
-    assert {r["x"] for r in curve if r["modality"] == "ct"} == {"0.14", "1"}
-    assert {r["x"] for r in curve if r["modality"] == "mr"} == {"0.14", "1", "0", "8"}
+    assert {r["x"] for r in curve if r["modality"] == "ct"} == {"0.5", "1"}  # 2 of 4, and all
+    assert {r["x"] for r in curve if r["modality"] == "mr"} == {"0.5", "1", "0", "8"}
     (ratio,) = rows(tmp_path / "figure8_ratio.csv")
     assert float(ratio["ratio"]) == pytest.approx(0.5)  # (0.2 - 0.1) / (0.3 - 0.1)
     assert ratio["denominator_within_noise"] == "0"
     moved = {(r["method"], r["x"]): r for r in rows(tmp_path / "displacement.csv")}
     assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
+
+
+def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkeypatch):
+    run(tmp_path, Spawned(tmp_path), ("table1",))
+    plan = tiny_plan()
+    for seed in (0, 1):
+        leave_record(plan, plan.trials[f"all-cyclegan-s{seed}"], tmp_path)
+    volume = np.zeros((8, 8, 8), np.float32)
+    store = SimpleNamespace(
+        description=SimpleNamespace(shape=volume.shape, spacing_mm=(1, 1, 1)),
+        volumes=[SimpleNamespace(id=c, modality=m) for m, ids in CASES.items() for c in ids],
+        image=lambda _: volume,
+        label=lambda _: volume.astype(int),
+    )
+    asked = []
+
+    def trained(workdir: Path, name: str):
+        asked.append(name)
+        return SimpleNamespace(store=store), SimpleNamespace(translate=lambda _, image: image)
+
+    monkeypatch.setattr(figures, "trained", trained)
+    found = records.read_records(tmp_path)
+    figure = figures.figure3(plan, tmp_path, [], found)
+    assert asked == ["all-cyclegan-s0", "all-no_sc-s0", "all-ours-s0"]
+    titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    assert titles == ["input", "CycleGAN", "ours, gamma 0", "ours"]
 
 
 def test_records_of_another_plan_are_refused(tmp_path):
@@ -158,6 +193,48 @@ def test_records_of_another_plan_are_refused(tmp_path):
     with pytest.raises(UserError, match="another"):
         config = tiny_config(",seed=5")
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
+
+
+def change_record(workdir: Path, name: str, **changes: str) -> None:
+    path = records.record_path(workdir, name)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("field", ["data", "split"])
+def test_records_of_other_data_are_refused_but_a_phantom_with_extra_subjects_is_another(
+    tmp_path, field
+):
+    run(tmp_path, Spawned(tmp_path), ("table1", "figure7"))
+    extra = [t.name for t in tiny_plan().trials.values() if t.fields.get("phantom.extra")]
+    assert "judge-extra" in extra
+    for name in extra:
+        if records.record_path(tmp_path, name).exists():
+            change_record(tmp_path, name, **{field: "e" * 64})
+    run(tmp_path, Spawned(tmp_path))
+    change_record(tmp_path, "all-ours-s0", **{field: "e" * 64})
+    with pytest.raises(UserError, match=r"all-ours-s0.json: was made on other data than .*\.json"):
+        run(tmp_path, Spawned(tmp_path))
+
+
+def test_records_of_other_data_than_the_store_at_hand_are_refused(tmp_path):
+    store = Store.open(write_store(tmp_path / "store"))
+    config = tiny_config(f",data={store.root},shape=16x16x16")
+    workdir, plan = tmp_path / "work", experiments.claim(config, tmp_path / "work")
+    leave_record(plan, plan.trials["judge"], workdir)
+    with pytest.raises(UserError, match=f"judge.json: was made on other data than {store.root}"):
+        records.to_run(plan, plan.wanted(["table1"]), workdir)
+    here = {"data": store.sha256, "split": store.split_sha256}
+    change_record(workdir, "judge", **here)
+    assert records.to_run(plan, [plan.trials["judge"]], workdir) == []
+
+
+def test_a_trial_does_not_begin_on_other_data_than_the_records(tmp_path, monkeypatch):
+    plan = experiments.claim(tiny_config(), tmp_path)
+    leave_record(plan, plan.trials["judge"], tmp_path)
+    here = SimpleNamespace(sha256="e" * 64, split_sha256="s" * 64, root=tmp_path / "store")
+    monkeypatch.setattr(conduct, "open_store", lambda *_, **__: here)
+    with pytest.raises(UserError, match="judge.json: was made on other data"):
+        conduct.run_trial(tmp_path, "all-seg-s0", quiet=True)
 
 
 def test_a_denominator_within_noise_is_marked(tmp_path):

@@ -73,6 +73,16 @@ def test_arms_share_their_parents_and_their_data(plan):
             assert reals == {((modality, 0.14),)}
 
 
+@pytest.mark.parametrize("argument", [None, "tiny", "abdomen", "mmwhs"])
+def test_arms_start_from_the_last_networks_of_their_parents_which_nothing_chose(argument):
+    plan = plan_of(argument)
+    arms = [name for name, trial in plan.trials.items() if trial.init]
+    parents = {parent for name in arms for parent in plan.trials[name].init.values()}
+    assert {config(plan, name).init_checkpoint for name in arms} == {"last"}
+    assert {config(plan, name).schedule.decay_epochs for name in parents} == {0}
+    assert plan.base.init_checkpoint == "best"
+
+
 def test_arms_of_table_2_may_spend_the_same(plan):
     for modality in ("ct", "mr"):
         budgets = {
@@ -137,12 +147,30 @@ def test_seeds_are_part_of_the_plan(plan):
 
 def test_figure_7_shows_shares_up_to_one_and_volumes_from_two(plan):
     shown = {(c.modality, c.x) for c in cells(plan, "figure7", "ours")}
-    assert {("ct", 0.14), ("ct", 1.0), ("mr", 0.14), ("mr", 1.0)} <= shown
+    # 14 % and 40 % of 19 subjects are 3 and 8.
+    assert {x for m, x in shown if m == "ct"} == {0.158, 0.421, 1.0}
+    assert {x for m, x in shown if m == "mr" and 0 < x <= 1} == {0.158, 0.421, 1.0}
     counts = {x for m, x in shown if x > 1}
     assert counts == {10, 38, 95} and {m for m, x in shown if x > 1} == {"mr"}
     for cell in cells(plan, "figure7", "ada"):
         synthetic = {config(plan, name).data.synthetic for name in cell.trials}
         assert synthetic == ({cell.x} if cell.x > 1 else {-1})
+
+
+def test_amounts_of_equally_many_subjects_are_one_point_of_figure_7():
+    subjects = {("ct", "train"): 6, ("mr", "train"): 12, ("ct", "test"): 9, ("mr", "test"): 9}
+    plan = plan_of("abdomen,data=/somewhere", subjects)
+    found = {
+        m: [c for c in cells(plan, "figure7", "ours") if c.modality == m] for m in ("ct", "mr")
+    }
+    # Of 6 subjects, 14 % and 40 % are 2 (two at least); of 12 they are 2 and 5.
+    assert [cell.x for cell in found["ct"]] == [0.333, 1.0]
+    assert [cell.x for cell in found["mr"]] == [0.167, 0.417, 1.0]
+    assert config(plan, found["ct"][0].trials[0]).data.real == (("ct", 0.14),)  # Table 2's
+    assert not [name for name in plan.trials if name.startswith("ct0.4")]
+    plan = plan_of("real_ct=1.0")
+    shown = [c.x for c in cells(plan, "figure7", "ours") if c.modality == "ct"]
+    assert shown == [0.421, 1.0]
 
 
 def test_data_without_extra_volumes_have_no_third_part_of_figure_7():
@@ -177,6 +205,21 @@ def test_primary_comparisons_are_what_the_paper_claims(plan):
         ("table2", "ours - baseline", "ct", DICE),
         ("table2", "ours - baseline", "mr", DICE),
     }
+
+
+def test_secondary_comparisons_tell_architecture_shape_consistency_and_flood_apart(plan):
+    compared = {(c.better.output, c.name) for c in plan.comparisons if not c.primary}
+    assert {
+        ("figure3", "no_sc - cyclegan"),
+        ("figure3", "ours - no_sc"),
+        ("flood", "ours_flooded - ada_flooded"),
+        ("table2", "ours - ada"),
+    } <= compared
+    # The middle row of Figure 3 costs nothing: its trials are Table 1's.
+    for figure, table in zip(
+        cells(plan, "figure3", "no_sc"), cells(plan, "table1", "no_sc"), strict=True
+    ):
+        assert figure.modality == table.modality and figure.trials == table.trials[:3]
 
 
 def test_the_amount_that_the_user_gives_is_that_of_table_2():

@@ -20,12 +20,20 @@ ada - baseline,ct,s_score,,0.3,0.2,0.4,5,24,0
 """
 
 
+DIFFERENCES2 = """comparison,modality,measure,x,mean,low,high,seeds,subjects,primary
+ours - baseline,ct,dice,,0.05,0.01,0.09,5,24,1
+ours - ada,ct,dice,,0.02,-0.01,0.05,5,24,0
+ada - baseline,ct,dice,,0.03,0.01,0.05,5,24,0
+"""
+
+
 @pytest.fixture
 def results(tmp_path) -> Path:
     folder = tmp_path / "results" / "phantom"
     folder.mkdir(parents=True)
     (folder / "table1.csv").write_text(TABLE1)
     (folder / "table1_differences.csv").write_text(DIFFERENCES)
+    (folder / "table2_differences.csv").write_text(DIFFERENCES2)
     return folder.parent
 
 
@@ -43,6 +51,7 @@ def test_the_table_stands_between_the_markers_and_nothing_else_changes(tmp_path,
     row = next(line for line in text.splitlines() if line.startswith("| G with shape"))
     assert "| 0.550 +- 0.020 | - | 0.692 | 0.696 |" in row
     assert "sc - no sc in CT +0.118 (95 % interval +0.050 to +0.200)" in text
+    assert "ours - ada in CT +0.020 (95 % interval -0.010 to +0.050)" in text
     assert "abdomen" not in text and "ada - baseline" not in text
     before = text
     readme.main([str(page), str(results)])

@@ -38,9 +38,14 @@ SCALES = {
 
 
 def common_fields(scale: Scale) -> dict:
-    """What all trials share: nothing is pre-trained within a run, nothing stops early."""
+    """What all trials share: nothing is pre-trained within a run, nothing stops early.
+
+    Parents hand on their last networks. The best generators would be chosen by judges that have
+    seen every real volume, also those that do not exist for the arms.
+    """
     return {
         "data.real": (),
+        "init_checkpoint": "last",
         "schedule.epoch_steps": scale.epoch_steps,
         "schedule.early_stop": False,
         "schedule.pretrain_seg_epochs": 0,
@@ -155,10 +160,8 @@ class Arms:
         return max(2, round(amount * total) if isinstance(amount, float) else amount)
 
     def share(self, modality: str, amount: int | float) -> float:
-        """An amount as a share of the training subjects."""
-        if isinstance(amount, float):
-            return amount
-        return round(amount / self.subjects[modality, "train"], 3)
+        """The subjects that an amount stands for as a share of all training subjects."""
+        return round(self.count(modality, amount) / self.subjects[modality, "train"], 3)
 
     def added(self, modality: str, share: float) -> int:
         return max(1, round(share * self.subjects[modality, "train"]))

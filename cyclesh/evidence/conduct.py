@@ -41,7 +41,8 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
         if missing:
             raise UserError(f"--trial={name}: starts from {', '.join(missing)}; run that first")
         config, folder = config_of(plan, trial, workdir / RUNS), workdir / RUNS / name
-        more = {}
+        store, more = open_store(config, progress=not quiet), {}
+        records.check_data(plan, workdir, {config.phantom.extra: store})
         try:
             if trial.arm == "judge":
                 results = train_judge(config, folder, quiet)
@@ -53,7 +54,7 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
         except NonFiniteError as error:
             records.write_failed(plan, trial, workdir, records.NON_FINITE, str(error))
             raise
-        tested = (v for v in open_store(config).volumes if v.split == "test")
+        tested = (v for v in store.volumes if v.split == "test")
         more["subjects"] = {volume.id: volume.subject for volume in tested}
         records.write_finished(plan, trial, workdir, results, more)
 

@@ -10,6 +10,7 @@ from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
+from cyclesh.evidence.pages import provenance
 from cyclesh.evidence.records import FINISHED, RUNS
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan
 from cyclesh.run import Run, build_run, load_params
@@ -31,7 +32,10 @@ CASES = 2  # shown of each direction or modality
 
 
 def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mapping) -> list[Path]:
-    """The figure of an output as .png and .svg; none where it has none, or no trial a result."""
+    """The figure of an output as .png and .svg; none where it has none, or no trial a result.
+
+    Where it comes from is in the files' metadata, since they are passed on without their page.
+    """
     drawers = {
         "figure7": figure7,
         "figure8": figure8,
@@ -45,7 +49,7 @@ def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mappin
     figure = drawers[output](plan, workdir, rows, found)
     if figure is None:
         return []
-    save_figure(figure, Path(workdir) / output)
+    save_figure(figure, Path(workdir) / output, provenance(plan, output, workdir, found))
     return [Path(workdir) / f"{output}.{kind}" for kind in ("png", "svg")]
 
 
@@ -161,9 +165,12 @@ def mean_dice(record: Mapping, measure: str, modality: str, case: str) -> float:
 
 
 def figure3(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
-    """Inputs, CycleGAN's translations of them, ours: axial cuts, cases by CycleGAN's S-score."""
-    seed = plan.base.seed
-    names = {"CycleGAN": f"all-cyclegan-s{seed}", "ours": f"all-ours-s{seed}"}
+    """Inputs, translations of them by CycleGAN, by ours with gamma 0, by ours: axial cuts.
+
+    Cases are chosen by CycleGAN's S-score.
+    """
+    labels = {"cyclegan": "CycleGAN", "no_sc": f"ours, {NAMES['no_sc']}", "ours": "ours"}
+    names = {label: f"all-{arm}-s{plan.base.seed}" for arm, label in labels.items()}
     models = {label: trained(workdir, name) for label, name in names.items()}
     store = models["ours"][0].store
     spacing_mm = store.description.spacing_mm

@@ -27,13 +27,16 @@ NOTES = {
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
     "modality; the other modality keeps all of its volumes.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
-    "as many generator updates as ours, its pre-training included. Cases stand at a quarter and "
-    "three quarters of CycleGAN's S-scores, first seed.",
+    "as many generator updates as ours, its pre-training included. `no_sc` is our generator with "
+    "gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
+    "`ours - no_sc` what shape consistency does. Cases stand at a quarter and three quarters of "
+    "CycleGAN's S-scores, first seed.",
     "figure6": "Table 2's first seed; cases stand at a quarter and three quarters of the "
     "baseline's Dice.",
     "figure7": "x up to 1: the share of the modality's real training subjects that exist, all "
     "volumes of the other modality being translated. x from 2: how many source volumes are "
-    "translated, all real ones existing; 0 is the baseline.",
+    "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
+    "less than the modality's own volumes, fewer of its reconstructions are read too.",
     "figure8": "x: what is added to the few real volumes of the parent, as a share of the training "
     "subjects: real ones (`real`), or synthetic ones made of as many of the other modality's.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
@@ -132,8 +135,8 @@ def difference_table(compared: list[tuple]) -> str:
         )
     header = ["difference", "modality", "of", "x", "mean", "95 % interval", "seeds, subjects"]
     note = (
-        "Paired by seed and test subject; the interval is a bootstrap over both, widened for the "
-        "number of seeds. Bold: primary comparisons, named in the plan."
+        "Paired by seed and test subject; the interval is Student's over seeds and over subjects, "
+        "both together. Bold: primary comparisons, named in the plan."
     )
     return f"{markdown_table(header, lines)}\n\n{note}"
 

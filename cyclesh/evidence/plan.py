@@ -99,14 +99,18 @@ class _Builder(Arms):
                 self.cell("table2", arm, modality, DICE, None, trials)
 
     def figure3(self) -> None:
-        """CycleGAN's generator trained as long as ours was, its pre-training included."""
+        """CycleGAN's generator trained as long as ours was, its pre-training included.
+
+        Between them stands our generator without shape consistency, from Table 1.
+        """
         fields = self.whole()
         seeds = self.seeds(self.scale.curve_seeds)
         trials = [self.add(f"all-cyclegan-s{s}", "cyclegan", "cyclegan", s, fields) for s in seeds]
         for modality in (self.a, self.b):
             self.cell("figure3", "cyclegan", modality, S_SCORE, None, trials)
-            ours = [self.arm("ours", {}, seed) for seed in seeds]
-            self.cell("figure3", "ours", modality, S_SCORE, None, ours)
+            for arm in ("no_sc", "ours"):
+                own = [self.arm(arm, {}, seed) for seed in seeds]
+                self.cell("figure3", arm, modality, S_SCORE, None, own)
 
     def figure6(self) -> None:
         """Pictures of Table 2's first seed."""
@@ -119,10 +123,10 @@ class _Builder(Arms):
     def figure7(self) -> None:
         seeds = self.seeds(self.scale.curve_seeds)
         for modality in (self.a, self.b):
-            for share in (self.limited[modality], *self.scale.shares, 1.0):
+            for x, amount in self.shares(modality).items():
                 for arm in ("baseline", "ada", "ours"):
-                    trials = [self.arm(arm, {modality: share}, seed) for seed in seeds]
-                    self.cell("figure7", arm, modality, DICE, self.share(modality, share), trials)
+                    trials = [self.arm(arm, {modality: amount}, seed) for seed in seeds]
+                    self.cell("figure7", arm, modality, DICE, x, trials)
         extra = self.subjects.get((self.a, "extra"), 0)
         fields = {}
         if not self.base.data.path and not extra:
@@ -137,6 +141,17 @@ class _Builder(Arms):
                 more = {"data__synthetic": count, **fields}
                 trials = [self.arm(arm, {}, s, f"-from{count}", **more) for s in seeds]
                 self.cell("figure7", arm, self.b, DICE, count, trials)
+
+    def shares(self, modality: str) -> dict[float, int | float]:
+        """The points of Figure 7: amounts by their true share.
+
+        Of amounts that come to equally many subjects one is kept, all or Table 2's before others.
+        """
+        amounts = (1.0, self.limited[modality], *self.scale.shares)
+        found: dict[float, int | float] = {}
+        for amount in amounts:
+            found.setdefault(self.share(modality, amount), amount)
+        return dict(sorted(found.items()))
 
     def figure8(self) -> None:
         """From one parent with little real data of B: real volumes added, or synthetic ones."""
@@ -212,12 +227,15 @@ COMPARED = (
     ("table2", "ours", "baseline", True),
     ("table2", "ours", "ada", False),
     ("table2", "ada", "baseline", False),
+    ("figure3", "no_sc", "cyclegan", False),
+    ("figure3", "ours", "no_sc", False),
     ("figure3", "ours", "cyclegan", False),
     ("figure7", "ours", "baseline", False),
     ("figure7", "ours", "ada", False),
     ("figure8", "real", "ada", False),
     ("figure8", "ours", "ada", False),
     ("scratch", "scratch", "ours", False),
+    ("flood", "ours_flooded", "ada_flooded", False),
     ("flood", "ada_flooded", "ada", False),
     ("flood", "ours_flooded", "ours", False),
 )

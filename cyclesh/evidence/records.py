@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from cyclesh import settings
+from cyclesh.data.store import Store, is_store
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.results import CASES, S_SCORES
@@ -88,8 +90,42 @@ def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
     return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
 
 
+def check_data(plan: Plan, workdir: Path, present: Mapping[int, Store]) -> None:
+    """Raises UserError where the plan's records are not all of the same data.
+
+    present: the stores that are known to be there now, by `phantom.extra`, since a phantom with
+    source-only subjects is another store than the one without.
+    """
+    known = {extra: (_identity(store), store.root) for extra, store in present.items()}
+    for name in plan.trials:
+        record = read_record(workdir, name)
+        if record is None or record["status"] != FINISHED:
+            continue
+        path, identity = record_path(workdir, name), (record["data"], record["split"])
+        expected, where = known.setdefault(record["config"]["phantom"]["extra"], (identity, path))
+        if identity != expected:
+            raise UserError(
+                f"{path}: was made on other data than {where}; give another --workdir, or delete "
+                "the records of data that are out of date"
+            )
+
+
+def _identity(store: Store) -> tuple[str, str]:
+    return store.sha256, store.split_sha256
+
+
+def present_stores(config: ConfigDict) -> dict[int, Store]:
+    """Those that can be opened without preparing anything."""
+    path = config.data.path
+    return {config.phantom.extra: Store.open(path)} if path and is_store(path) else {}
+
+
 def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record. Raises UserError where a record belongs to another plan."""
+    """Those without a record.
+
+    Raises UserError where a record belongs to another plan, or any of the plan to other data.
+    """
+    check_data(plan, workdir, present_stores(plan.base))
     missing = []
     for trial in trials:
         record = read_record(workdir, trial.name)

@@ -96,10 +96,12 @@ def data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def save_figure(figure: Figure, stem: Path) -> None:
-    """`stem`.png and `stem`.svg, each whole or not at all."""
+def save_figure(figure: Figure, stem: Path, description: str = "") -> None:
+    """`stem`.png and `stem`.svg, each whole or not at all; ``description`` is in their metadata."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    described = {"Description": description} if description else {}
+    for suffix, blank in (("png", "Software"), ("svg", "Date")):
+        metadata = {blank: None, **described}
         target = stem.with_name(f"{stem.name}.{suffix}")
         partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
         with matplotlib.rc_context(_RC):

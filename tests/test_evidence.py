@@ -1,0 +1,36 @@
+"""The counts in docs/evidence.md are those of today's plan."""
+
+import re
+
+from configs import default
+from docs import evidence
+
+PHANTOM = default.PRESETS["phantom"]
+EPOCH = 19  # steps: the training subjects of a modality, 0.4 of 48
+
+
+def counts() -> str:
+    return evidence.PAGE.read_text(encoding="utf-8").split(evidence.MARKERS[0])[1].split("<!--")[0]
+
+
+def test_the_page_is_up_to_date():
+    assert counts().strip() == evidence.block(), "run `python -m docs.evidence`"
+
+
+def test_updates_are_those_of_the_config():
+    joint = EPOCH * (PHANTOM["schedule.constant_epochs"] + PHANTOM["schedule.decay_epochs"])
+    falling, judge = EPOCH * PHANTOM["schedule.decay_epochs"], EPOCH * PHANTOM["judge.epochs"]
+    rows = [line for line in evidence.block().splitlines() if line.startswith("| `")]
+    (ours,) = [row for row in rows if "`ours`" in row]
+    (ada,) = [row for row in rows if "`ada`" in row]
+    # Three volumes an update: real, synthetic, reconstructed; or three real ones.
+    assert ours.endswith(f"| {joint} of S and G | {falling} | {3 * joint} |")
+    assert ada.endswith(f"| {joint} of S | {falling} | {3 * joint} |") and "`baseline`" in ada
+    assert f"| `judge` | {judge} of S | {judge // 2} | {judge} |" in rows
+    assert "19 to train on, 5 for validation, 24 for" in evidence.block()
+    assert "14% of the real subjects are 3." in evidence.block()
+
+
+def test_the_prose_around_them_states_no_count_of_updates_or_seeds():
+    text = evidence.PAGE.read_text(encoding="utf-8").replace(counts(), "")
+    assert not re.findall(r"\d+ (?:updates|seeds|steps)|every \d+", text, re.IGNORECASE)
