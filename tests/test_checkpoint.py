@@ -1,3 +1,4 @@
+import shutil
 import threading
 
 import jax
@@ -59,16 +60,116 @@ def test_of_equal_scores_the_later_is_best(tmp_path):
         assert checkpoints.best_step() == 2
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_loudly(tmp_path, caplog):
-    save(tmp_path / "c", {1: 0.1, 2: 0.2})
-    for path in (tmp_path / "c" / "2" / "seg").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with Checkpoints(tmp_path / "c") as checkpoints:
+# ---------------------------------------------------------------------------------------- damage
+
+
+FILES = (
+    "_CHECKPOINT_METADATA",
+    "**/commit_success.txt",  # of orbax's on some file systems only
+    "meta/metadata",
+    "metrics/metrics",
+    *(
+        f"{tree}/{name}"
+        for tree in ("seg", "training")
+        for name in (
+            "_METADATA",
+            "_sharding",
+            "array_metadatas/*",
+            "d/*",
+            "manifest.ocdbt",
+            "ocdbt.process_0/**/*",
+        )
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("saved") / "c"
+    save(folder, {1: 0.1, 2: 0.2})
+    return folder
+
+
+def files_of(folder, pattern: str) -> list:
+    return [path for path in folder.glob(pattern) if path.is_file()]
+
+
+def cut(paths: list, share: float) -> None:
+    for path in paths:
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def test_every_file_of_a_checkpoint_is_damaged_below(two):
+    known = {path for pattern in FILES for path in files_of(two / "2", pattern)}
+    assert known == set(files_of(two / "2", "**/*"))
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("pattern", [*FILES, "**/*"])
+def test_a_damaged_newest_checkpoint_is_passed_over_loudly_and_kept(
+    two, tmp_path, capsys, pattern, share
+):
+    folder = shutil.copytree(two, tmp_path / "c")
+    cut(files_of(folder / "2", pattern), share)
+    with Checkpoints(folder) as checkpoints:
         step, found = checkpoints.restore_newest(**SHAPES)
-        assert checkpoints.steps() == [1]
-    assert step == 1 and float(found["seg"]["A"]["kernel"][0, 0]) == 1.0
-    assert "falling back" in caplog.text
+        assert checkpoints.meta(step) == {"step": step}
+        assert checkpoints.steps() == list(range(1, step + 1)) == list(checkpoints.scores())
+        checkpoints.save(3, trees(3.0), {"step": 3}, 0.3)
+        checkpoints.wait()
+        assert checkpoints.resolve("best") == 3
+    np.testing.assert_array_equal(found["seg"]["A"]["kernel"], np.full((3, 4), float(step)))
+    # Some files say nothing that is needed: then the newest is whole.
+    kept = {"damaged-2", "1", "3"} if step == 1 else {"2", "3"}
+    assert {path.name for path in folder.iterdir()} >= kept
+    assert ("kept as damaged-2; falling back" in capsys.readouterr().err) == (step == 1)
+    if pattern in ("meta/metadata", "metrics/metrics", "seg/d/*", "training/_METADATA", "**/*"):
+        assert step == 1
+
+
+@pytest.mark.parametrize("pattern", ["meta/metadata", "metrics/metrics", "seg/d/*", "**/*"])
+def test_where_no_checkpoint_can_be_read_nothing_is_changed_and_none_begun(two, tmp_path, pattern):
+    folder = shutil.copytree(two, tmp_path / "c")
+    cut(files_of(folder, f"[12]/{pattern}"), 0.5)
+    for _ in range(2):
+        with (
+            pytest.raises(UserError, match=f"{folder}: none of the checkpoints can be read"),
+            Checkpoints(folder) as checkpoints,
+        ):
+            checkpoints.restore_newest(**SHAPES)
+        assert {path.name for path in folder.iterdir()} == {"1", "2"}
+
+
+def test_trees_of_another_shape_are_refused_and_no_damage(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "c")
+    other = SHAPES | {"seg": {"A": {"kernel": jax.ShapeDtypeStruct((3, 5), "float32")}}}
+    more = SHAPES | {"training": {"step": SHAPES["training"]["step"], "pool": SHAPES["seg"]}}
+    for wanted, name in ((other, "seg"), (more, "training")):
+        with Checkpoints(folder) as checkpoints:
+            with pytest.raises(UserError, match=f"{folder}/2: holds other {name} than the config"):
+                checkpoints.restore_newest(**wanted)
+            assert checkpoints.steps() == [1, 2]
+
+
+def test_checkpoints_damaged_twice_are_kept_apart(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "c")
+    shutil.copytree(two / "2", folder / "damaged-2")
+    cut(files_of(folder / "2", "seg/d/*"), 0.5)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore_newest(**SHAPES)[0] == 1
+    assert {path.name for path in folder.iterdir()} == {"1", "damaged-2", "damaged-2-2"}
+
+
+def test_a_reader_tells_of_damage_and_leaves_it(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "c")
+    cut(files_of(folder / "2", "metrics/metrics"), 0.5)
+    with pytest.raises(UserError, match=f"{folder}/2: a damaged checkpoint .metrics/metrics"):
+        Checkpoints(folder, read_only=True)
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}
+
+
+# ------------------------------------------------------------------------------ unfinished, missing
 
 
 def test_an_unfinished_checkpoint_does_not_count(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command_line import call, require_one_clear_line
 from tiny_store import change_store, run_words, write_store
-from workdirs import arrays_of
+from workdirs import arrays_of, without_times
 
 from cyclesh.errors import UserError, disk_trouble
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -104,6 +104,35 @@ def test_a_workdir_that_cannot_be_written(store, small_disk, capfd):
     small_disk("remount,ro")
     done = call(capfd, *run_words(store, "baseline"), f"--workdir={disk / 'run'}")
     require_one_clear_line(done, str(disk / "run"), "Read-only file system", "--workdir")
+
+
+@pytest.mark.parametrize("pattern", ["metrics/metrics", "seg/d/*"])
+def test_a_run_passes_over_a_damaged_checkpoint_and_refuses_to_start_over(
+    store, tmp_path, capfd, pattern
+):
+    words = [*run_words(store, "baseline"), f"--workdir={tmp_path / 'run'}", "--quiet"]
+    assert call(capfd, *words).status == 0
+    folder, rows = tmp_path / "run" / "checkpoints", read_rows(tmp_path / "run")
+    expected = arrays_of(tmp_path / "run", 6)
+
+    def cut(step: int) -> None:
+        for path in (folder / str(step)).glob(pattern):
+            path.write_bytes(path.read_bytes()[:10])
+
+    cut(6)
+    done = call(capfd, *words)
+    assert done.status == 0 and "falling back to the one before" in done.err
+    assert "Traceback" not in done.err and (folder / "damaged-6").is_dir()
+    assert without_times(read_rows(tmp_path / "run")) == without_times(rows)
+    found = arrays_of(tmp_path / "run", 6)
+    assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+    cut(3)
+    cut(6)
+    before = content(folder)
+    done = call(capfd, *words)
+    require_one_clear_line(done, str(folder), "none of the checkpoints can be read")
+    assert content(folder) == before
 
 
 # ----------------------------------------------------------------------------------- other data

@@ -5,12 +5,14 @@ network, one for what only training needs) and `meta`. The data order and all ra
 functions of (seed, step), so nothing else is stored.
 """
 
-import logging
+import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,16 +20,22 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cyclesh.errors import UserError, disk_trouble
+from cyclesh.runtime.distributed import from_first
 
 META = "meta"
 SCORE = "validation"
+JSON_FILES = ("metrics/metrics", f"{META}/metadata")  # of a checkpoint, as orbax names them
+DAMAGED = "damaged-"  # before the name of a checkpoint that was set aside: not orbax's any more
 
 
 class Checkpoints:
     """The checkpoints of one workdir. Close it (or leave its `with`) to finish pending writes."""
 
     def __init__(self, folder: Path, keep_every_steps: int = 0, read_only: bool = False):
-        """A reader is read_only: a writer clears away unfinished saves, which may be another's."""
+        """A reader is read_only: a writer clears away unfinished saves, which may be another's.
+
+        Raises: UserError for damage that a reader may not set aside, or that spares none.
+        """
         keep = [
             policies.LatestN(2),  # the newest, and the one to fall back to should it be damaged
             policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1),
@@ -35,8 +43,10 @@ class Checkpoints:
         if keep_every_steps:
             keep.append(policies.EveryNSteps(keep_every_steps))
         self.folder = Path(folder).absolute()
-        if not read_only and jax.process_index() == 0:
-            _clear_unfinished(self.folder)
+        if read_only:
+            _refuse_damaged(self.folder)
+        else:
+            from_first(partial(_tidy, self.folder))
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -141,24 +151,100 @@ class Checkpoints:
         return dict(self._manager.restore(step, args=args)[META])
 
     def restore_newest(self, **templates) -> tuple[int, dict] | None:
-        """(step, items) of the newest checkpoint that can be read; None without any.
+        """(step, items) of the newest checkpoint that can be read; None where none was ever saved.
 
-        A damaged one is passed over, loudly, for the one before.
+        Damaged ones are set aside, loudly, for the one before. Raises: UserError where none can be
+        read (then nothing is changed), or where the newest has other trees than the templates.
         """
+        unread = {}
         for step in reversed(self.steps()):
             try:
-                return step, self.restore(step, **templates)
+                other = [
+                    name for name, tree in templates.items() if not self.holds(step, name, tree)
+                ]
+                items = {} if other else self.restore(step, **templates)
+                self.meta(step)
             except Exception as error:  # orbax raises whatever its file formats raise
-                logging.error(
-                    "checkpoint %s/%d cannot be read (%s); falling back to the one before",
-                    self.folder,
-                    step,
-                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                unread[step] = _first_line(error)
+                continue
+            if other:
+                raise UserError(
+                    f"{self.folder / str(step)}: holds other {', '.join(other)} than the config "
+                    "says; give another --workdir, or the version that it was trained with"
                 )
-                damaged = self.folder / f"{step}"
-                self._manager.delete(step)
-                logging.error("checkpoint %s removed", damaged)
+            self._set_aside(unread)
+            return step, items
+        if unread:
+            raise _none_left(self.folder, unread)
         return None
+
+    def _set_aside(self, unread: dict[int, str]) -> None:
+        if unread:
+            from_first(partial(_rename, self.folder, unread))
+            self._manager.reload()
+
+
+def _tidy(folder: Path) -> None:
+    """Clear unfinished saves, and set aside what orbax's manager cannot even be made with."""
+    _clear_unfinished(folder)
+    broken = _broken(folder)
+    if broken and broken.keys() == set(_saved(folder)):
+        raise _none_left(folder, broken)
+    _rename(folder, broken)
+
+
+def _refuse_damaged(folder: Path) -> None:
+    for step, reason in _broken(folder).items():
+        raise UserError(
+            f"{folder / str(step)}: a damaged checkpoint ({reason}); the command that trained it "
+            "sets it aside and goes on from the one before"
+        )
+
+
+def _none_left(folder: Path, reasons: dict[int, str]) -> UserError:
+    """To start over would be to lose the run by a fault that may be mended."""
+    newest = max(reasons)
+    return UserError(
+        f"{folder}: none of the checkpoints can be read ({newest}: {reasons[newest]}); put back a "
+        "copy, or delete the folder to train from the start"
+    )
+
+
+def _rename(folder: Path, reasons: dict[int, str]) -> None:
+    """Set checkpoints aside, by step, under a name that nothing reads."""
+    for step, reason in reasons.items():
+        aside, copies = folder / f"{DAMAGED}{step}", 1
+        while aside.exists():
+            copies += 1
+            aside = folder / f"{DAMAGED}{step}-{copies}"
+        (folder / str(step)).rename(aside)
+        print(
+            f"cyclesh: checkpoint {folder / str(step)} cannot be read ({reason}); kept as "
+            f"{aside.name}; falling back to the one before",
+            file=sys.stderr,
+        )
+
+
+def _saved(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
+
+
+def _broken(folder: Path) -> dict[int, str]:
+    """Of the checkpoints whose small JSON files are no JSON: what is wrong."""
+    found = {}
+    for step in _saved(folder):
+        for name in JSON_FILES:
+            try:
+                json.loads((folder / str(step) / name).read_bytes())
+            except FileNotFoundError:  # without a score, or removed meanwhile
+                continue
+            except ValueError as error:
+                found[step] = f"{name}: {_first_line(error)}"
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _clear_unfinished(folder: Path) -> None:
@@ -176,8 +262,10 @@ def _clear_unfinished(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _shapes(tree) -> dict:
-    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+def _shapes(tree) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """By path, for orbax tells of named tuples as dicts and of empty ones as None."""
+    flat = ocp.tree.to_flat_dict(tree)
+    return {path: tuple(leaf.shape) for path, leaf in flat.items() if leaf is not None}
 
 
 def _abstract(leaf):
