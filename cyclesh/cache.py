@@ -8,9 +8,11 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from cyclesh.errors import UserError
 
@@ -40,3 +42,28 @@ def locked(path: Path) -> Iterator[None]:
     with open(path.with_name(f"{path.name}.lock"), "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def held(path: Path, busy: str, patience_s: float = 3.0) -> Iterator[None]:
+    """Only one process at a time; others raise UserError(``busy``). Gone with its process.
+
+    After some patience: one that was just killed may not have ended yet.
+    """
+    with open(path.with_name(f"{path.name}.lock"), "w") as handle:
+        give_up = time.monotonic() + patience_s
+        while not _try_lock(handle):
+            if time.monotonic() > give_up:
+                raise UserError(busy)
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(handle: IO) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: there nobody is kept out
+        return True
+    return True

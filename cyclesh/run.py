@@ -2,10 +2,12 @@
 
 A workdir holds config.json (every field), data.json (what it was trained on), metrics.jsonl,
 TensorBoard events, checkpoints/, and once scored results.json, cases.csv, report.html, figures/.
+train.lock is held by the process that trains there.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,9 +173,21 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     """Make the workdir and its config.json."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
+    make_workdir(workdir)
+    with _writable(workdir):
         write_json(workdir / CONFIG, settings.to_json(config))
+
+
+def make_workdir(workdir: Path) -> None:
+    """The folder alone. Raises UserError where it cannot be made."""
+    with _writable(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writable(workdir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"

@@ -3,13 +3,15 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from cyclesh import reports, settings
-from cyclesh.cache import cache_folder
+from cyclesh.cache import cache_folder, held
 from cyclesh.data.locate import open_store
 from cyclesh.errors import UserError
 from cyclesh.judges import get_judges, translates
@@ -22,6 +24,7 @@ from cyclesh.run import (
     check_data,
     check_workdir,
     claim_workdir,
+    make_workdir,
     record_data,
 )
 from cyclesh.runtime.devices import use_compilation_cache
@@ -35,7 +38,8 @@ def train(
     """Train or resume, score the best checkpoint on the test split, write the report.
 
     Returns the content of results.json. The same call again resumes, or finds the run finished.
-    Raises: UserError, NonFiniteError (the last good checkpoint stays), Stopped (state saved).
+    Raises: UserError, another process's training in the workdir included; NonFiniteError (the last
+    good checkpoint stays); Stopped (state saved).
     """
     begin = time.time()
     settings.validate(config)
@@ -46,13 +50,27 @@ def train(
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
     devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
-    from_first(lambda: claim(run))
-    if jax.device_count() > 1 and not quiet:
-        print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
-    judge = get_judges(config, store, quiet) if translates(config) else None
-    last_step = fit(run, judge, quiet, verbose)
-    results = from_first(lambda: scored_at(workdir, last_step, quiet))
-    return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(alone(run)))
+        if jax.device_count() > 1 and not quiet:
+            print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
+        judge = get_judges(config, store, quiet) if translates(config) else None
+        last_step = fit(run, judge, quiet, verbose)
+        results = from_first(lambda: scored_at(workdir, last_step, quiet))
+        return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Make the workdir this run's, and this process the only one that trains there."""
+    check_data(run)
+    make_workdir(run.workdir)
+    busy = (
+        f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"
+    )
+    with held(run.workdir / "train", busy):
+        claim(run)
+        yield
 
 
 def claim(run: Run) -> None:

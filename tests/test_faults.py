@@ -1,15 +1,18 @@
 """What the machine does to a run: one clear line, exit status 2 or 3, and nothing broken."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_line import call, require_one_clear_line
+from command_line import ROOT, call, require_one_clear_line
 from tiny_store import change_store, run_words, write_store
 from workdirs import arrays_of, without_times
 
@@ -133,6 +136,36 @@ def test_a_run_passes_over_a_damaged_checkpoint_and_refuses_to_start_over(
     done = call(capfd, *words)
     require_one_clear_line(done, str(folder), "none of the checkpoints can be read")
     assert content(folder) == before
+
+
+# -------------------------------------------------------------------------------- other processes
+
+
+def test_a_workdir_under_training_is_no_other_process_s_until_that_one_is_gone(
+    store, tmp_path, capfd
+):
+    workdir = tmp_path / "run"
+    words = [*run_words(store, "baseline", "epochs=1000"), f"--workdir={workdir}", "--quiet"]
+    first = subprocess.Popen([sys.executable, "-m", "cyclesh.main", *words], cwd=ROOT)
+    try:
+        while not list((workdir / "checkpoints").glob("[0-9]")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        unfinished = workdir / "checkpoints" / "0.orbax-checkpoint-tmp"
+        unfinished.mkdir()  # as if it were saving
+        steps = [words[0] + ",steps=4", *words[1:]]
+        require_one_clear_line(call(capfd, *steps), str(workdir), "another process trains here")
+        assert unfinished.is_dir() and first.poll() is None
+        assert json.loads((workdir / "config.json").read_text())["steps"] == 0
+        reported = call(capfd, "--mode=report", f"--workdir={workdir}", "--quiet")
+        assert reported.status == 0 and first.poll() is None, reported.err
+    finally:
+        first.kill()
+        first.wait()
+    assert len(read_rows(workdir)) > 1
+    enough = read_rows(workdir)[-1]["step"] + 1
+    done = call(capfd, f"{words[0]},steps={enough}", *words[1:])
+    assert done.status == 0 and read_rows(workdir)[-1]["step"] >= enough - 1, done.err
 
 
 # ----------------------------------------------------------------------------------- other data
