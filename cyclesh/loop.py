@@ -50,7 +50,7 @@ def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: 
     keep = run.config.log.keep_every_steps
     with Checkpoints(run.workdir / CHECKPOINTS, keep) as checkpoints:
         current, step = first_state(run, checkpoints)
-        if step >= run.total_steps or stalled(run, read_rows(run.workdir)):
+        if step >= run.total_steps or stalled(run, read_rows(run.workdir, step)):
             return step
         skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
         with (
@@ -162,7 +162,10 @@ def validation_score(run: Run, row: dict) -> float | None:
 
 
 def stalled(run: Run, rows: list[dict]) -> bool:
-    """Early stop (4.2): `patience` validations in a row without a new minimum of the loss."""
+    """Early stop (4.2): `patience` validations in a row without a new minimum of the loss.
+
+    A loss that is not finite, None in the rows, is none.
+    """
     schedule = run.config.schedule
     if not schedule.early_stop:
         return False
@@ -170,9 +173,11 @@ def stalled(run: Run, rows: list[dict]) -> bool:
     first = sum(phase.epochs for phase in run.phases) - method.epochs + schedule.from_epoch
     best, since = float("inf"), 0
     for row in rows:
-        loss = row.get("val/seg_loss")
-        if row["epoch"] > first and loss is not None:
-            best, since = (loss, 0) if loss < best - schedule.min_delta else (best, since + 1)
+        if row["epoch"] <= first or "val/seg_loss" not in row:
+            continue
+        loss = row["val/seg_loss"]
+        better = loss is not None and loss < best - schedule.min_delta
+        best, since = (loss, 0) if better else (best, since + 1)
     return since >= schedule.patience
 
 

@@ -1,6 +1,7 @@
 """The loop of training: when it ends before its schedule does."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from command_line import call
 from event_files import shown
 from tiny_store import run_words, write_store
+from workdirs import arrays_of, without_times
 
 from cyclesh.loop import log_slices, stalled
 from cyclesh.runtime.logs import read_rows
@@ -22,11 +24,14 @@ def run_with(**schedule) -> SimpleNamespace:
     )
 
 
-def rows_of(losses: list[float | None], first_epoch: int = 4) -> list[dict]:
-    """One row an epoch; None: a row of an epoch that was not validated."""
+UNSEEN = "an epoch that was not validated"
+
+
+def rows_of(losses: list, first_epoch: int = 4) -> list[dict]:
+    """One row an epoch, as they are read back: a loss that is not finite is None."""
     rows = [{"epoch": epoch} for epoch in range(first_epoch, first_epoch + len(losses))]
     return [
-        row if loss is None else row | {"val/seg_loss": loss}
+        row if loss is UNSEEN else row | {"val/seg_loss": loss}
         for row, loss in zip(rows, losses, strict=True)
     ]
 
@@ -39,8 +44,10 @@ def rows_of(losses: list[float | None], first_epoch: int = 4) -> list[dict]:
         ([0.9, 1.0], False),
         ([0.9, 1.0, 0.9], True),  # the same again is no new minimum
         ([0.9, 1.0, 0.8, 1.0], False),  # a minimum counts anew
-        ([0.9, 1.0, None, None], False),  # rows without a validation do not count
-        ([0.9, float("nan"), float("nan")], True),
+        ([0.9, 1.0, UNSEEN, UNSEEN], False),  # rows without a validation do not count
+        ([0.9, None, None], True),
+        ([None, None], True),
+        ([0.9, None, 0.8, None], False),
     ],
 )
 def test_it_stops_after_so_many_validations_without_a_minimum(losses, stops):
@@ -61,7 +68,7 @@ def test_less_than_the_least_progress_is_none():
     assert not stalled(run_with(min_delta=0.05), rows_of([0.9, 0.8, 0.7]))
 
 
-def test_a_run_that_stops_early_is_scored_and_finished(tmp_path, capfd):
+def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_path, capfd):
     store = write_store(tmp_path / "balls")
     words = [
         *run_words(store, "baseline", "epochs=20"),
@@ -84,6 +91,16 @@ def test_a_run_that_stops_early_is_scored_and_finished(tmp_path, capfd):
     again = call(capfd, *words)
     assert again.status == 0 and f"finished at step {rows[-1]['step']}" in again.err
     assert read_rows(tmp_path / "run") == rows
+    # As if it was killed after the row that ends it, before its checkpoint.
+    last, straight = rows[-1]["step"], arrays_of(tmp_path / "run", rows[-1]["step"])
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(last))
+    (tmp_path / "run" / "results.json").unlink()
+    assert call(capfd, *words).status == 0
+    assert without_times(read_rows(tmp_path / "run")) == without_times(rows)
+    found = arrays_of(tmp_path / "run", last)
+    assert all(np.array_equal(found[name], array) for name, array in straight.items())
+    rescored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert rescored["checkpoint"] == results["checkpoint"]
 
 
 def slices_of(volume: np.ndarray, **networks) -> dict[str, np.ndarray]:

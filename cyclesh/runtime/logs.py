@@ -14,8 +14,8 @@ from cyclesh.runtime.board import Board
 METRICS = "metrics.jsonl"
 
 
-def read_rows(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl; a last line that was cut off in writing is left out."""
+def read_rows(workdir: Path, last_step: int | None = None) -> list[dict]:
+    """The rows of metrics.jsonl, up to a step; a last line cut off in writing is left out."""
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
@@ -25,7 +25,7 @@ def read_rows(workdir: Path) -> list[dict]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return rows
+    return [row for row in rows if last_step is None or row["step"] <= last_step]
 
 
 class RunLog:
@@ -37,7 +37,7 @@ class RunLog:
         One process of a run ``writes``; the others only keep the rows.
         """
         self.workdir = Path(workdir)
-        self.rows = [row for row in read_rows(self.workdir) if row["step"] <= step]
+        self.rows = read_rows(self.workdir, step)
         self._file = self._board = None
         if writes:
             self._open(step)
