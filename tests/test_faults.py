@@ -16,6 +16,7 @@ from command_line import ROOT, call, require_one_clear_line
 from tiny_store import change_store, run_words, write_store
 from workdirs import arrays_of, without_times
 
+from cyclesh import evaluate
 from cyclesh.errors import UserError, disk_trouble
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
@@ -180,6 +181,29 @@ def test_a_store_that_changed_under_the_run(store, tmp_path, capfd):
     words[0] = words[0].replace("steps=2", "steps=4")
     require_one_clear_line(call(capfd, *words), str(workdir), "began on other data")
     assert content(workdir) == before
+
+
+@pytest.mark.parametrize("part", ["", "volumes/ct_1.image.npy"])
+def test_a_store_that_vanishes_or_is_cut_during_the_run(store, tmp_path, capfd, monkeypatch, part):
+    data, workdir = Path(shutil.copytree(store, tmp_path / "store")), tmp_path / "run"
+    words = [*run_words(data, "baseline", "epochs=4"), f"--workdir={workdir}", "--quiet"]
+    validate = evaluate.validate
+
+    def damage(*args):
+        figures = validate(*args)
+        if part:
+            (data / part).write_bytes(b"")
+        else:
+            shutil.rmtree(data, ignore_errors=True)
+        return figures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "validate", damage)
+        done = call(capfd, *words)
+    require_one_clear_line(done, str(data / part), "cannot be read", "bring the store back")
+    shutil.copytree(store, data, dirs_exist_ok=True)
+    assert call(capfd, *words).status == 0
+    assert [row["step"] for row in read_rows(workdir)] == [*range(1, 13)]
 
 
 # --------------------------------------------------------------------------- numbers that explode

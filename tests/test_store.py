@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -110,3 +111,16 @@ def test_a_volume_of_another_shape_is_refused(store):
     store.description = dataclasses.replace(BALLS, shape=(8, 8, 8))
     with pytest.raises(UserError, match="shape"):
         store.image(store.volumes[0])
+
+
+@pytest.mark.parametrize("size", [None, 0, 100, 1000])
+def test_a_volume_that_vanished_or_was_cut_is_named(finished, tmp_path, size):
+    folder = shutil.copytree(finished, tmp_path / "store")
+    store = Store.open(folder)
+    volume = store.volumes[0]
+    for name, read in (("image", store.image), ("label", store.label)):
+        path = folder / "volumes" / f"{volume.id}.{name}.npy"
+        whole = path.read_bytes()
+        path.unlink() if size is None else path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f"{path}: cannot be read .*; bring the store back"):
+            read(volume)

@@ -153,7 +153,14 @@ class Store:
 
     def _read(self, volume: Volume, which: int) -> np.ndarray:
         path = volume_paths(self.root, volume.id)[which]
-        array = np.load(path, mmap_mode="r")
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:  # gone, or cut short
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise UserError(
+                f"{path}: cannot be read ({reason}); bring the store back, or prepare the data "
+                "again; the same command goes on"
+            ) from None
         if array.shape != self.description.shape:
             raise UserError(f"{path}: shape {array.shape} is not the manifest's; prepare again")
         return array
