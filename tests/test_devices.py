@@ -1,9 +1,13 @@
 """How steps are compiled: in place, and for memory where that is asked for."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import ROOT
 from tiny_runs import tiny_config
 
 from cyclesh import bench
@@ -47,6 +51,32 @@ def test_the_joint_step_is_in_place():
     assert step.memory_analysis().alias_size_in_bytes >= size
     jax.block_until_ready(step(old, batch))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+
+
+PROGRAM = """
+import sys
+import jax, jax.numpy as jnp
+from cyclesh.runtime.devices import use_compilation_cache
+use_compilation_cache(sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(float(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 3))).sum()))
+"""
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_compiled_program_that_was_cut_short_costs_only_its_compilation(tmp_path, share):
+    def run() -> float:
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    expected = run()
+    entries = [path for path in tmp_path.iterdir() if path.name.endswith("-cache")]
+    assert entries and expected == pytest.approx(27 * np.sin(1), rel=1e-5)
+    for path in entries:
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert run() == expected
 
 
 @pytest.mark.slow

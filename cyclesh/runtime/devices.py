@@ -11,7 +11,8 @@ from jax.experimental.compilation_cache import compilation_cache
 def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in ``folder``, shared by all runs, jobs and tests.
 
-    Entries are named by program, platform and compiler version, and written atomically by JAX.
+    Entries are named by program, platform and compiler version. JAX writes them in place and never
+    again: one that a kill or a full disk cut short costs a warning and its compilation each time.
     """
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
