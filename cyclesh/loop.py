@@ -138,8 +138,9 @@ def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str
         )
         if out.skips.count >= out.skips.allowed:
             raise NonFiniteError(
-                f"{what}; the last good checkpoint is kept; "
-                "lower the rates or clip gradients (--config.optim.clip_norm=1)"
+                f"{what}; the last good checkpoint is kept; leave such steps out "
+                f"(--config.optim.skip_nonfinite={out.skips.allowed + 10}), or lower the rates or "
+                "clip gradients in another --workdir, which --config.init can start from this one"
             )
         out.skips.count += 1
         out.progress.note(f"{what}; left out, {out.skips.count} of {out.skips.allowed}")

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -176,20 +177,30 @@ def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(fin
     assert different == []
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(finished, tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_path):
     workdir = tmp_path / "run"
-    done = cyclesh(
-        "--config=configs/baseline.py:tiny",
-        "--config.optim.seg.rate=1e9",
+    words = (
+        "--config=configs/baseline.py:tiny,epochs=2",
+        "--config.schedule.pretrain_seg_epochs=1",
+        "--config.optim.seg.pretrain_rate=2e-3",
+        "--config.optim.seg.rate=1e9",  # the step after the first checkpoint is the last finite one
         f"--workdir={workdir}",
-        status=3,
     )
-    assert "seg/" in done.stderr and "step" in done.stderr and "ct_train_" in done.stderr
-    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        steps = checkpoints.steps()
+    done = cyclesh(*words, status=3)
+    assert "seg/" in done.stderr and "step 6" in done.stderr and "ct_train_" in done.stderr
     rows = read_rows(workdir)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(row["seg/total"]) for row in rows)
-    assert not steps or steps[-1] <= rows[-1]["step"]
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        assert checkpoints.steps() == [4]
+    kept = arrays_of(workdir, 4)
+    assert all(np.isfinite(array).all() for array in kept.values())
+
+    # What it advises can be followed: in the same workdir, and in another that starts from it.
+    said = re.search(r"--config.optim.skip_nonfinite=\d+", done.stderr)[0]
+    assert "left out, 1 of 10" in cyclesh(*words, said).stderr
+    again = [*words[:3], f"--config.init.seg={workdir}", f"--workdir={tmp_path / 'other'}"]
+    cyclesh(*again)
 
 
 @pytest.mark.slow
