@@ -16,8 +16,9 @@ if [[ $# -eq 0 ]]; then
     exit 2
 fi
 
-# A task that fails ends the others; SLURM's notice goes to the tasks, which save their state.
-train=(srun --kill-on-bad-exit=1 "$python" -m cyclesh.main "$@")
+# SLURM's notice goes to the tasks, which save their state. One that fails ends the others by itself;
+# srun would kill them before they could say how they ended.
+train=(srun --kill-on-bad-exit=0 "$python" -m cyclesh.main "$@")
 submit=(sbatch
     --job-name="${NAME:-cyclesh}"
     --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus"
@@ -47,8 +48,9 @@ while kill -0 "$child" 2>/dev/null; do # the trap ended the wait, not the tasks
     status=$?
 done
 
-# 75: stopped with the state saved.
-if [[ $status -eq 75 ]]; then
+# 75: stopped with the state saved. From 128 on: a task was killed, for want of memory or by a node's
+# fault; that may pass, and may not.
+if [[ $status -eq 75 || ($status -ge 128 && ${SLURM_RESTART_COUNT:-0} -lt 3) ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

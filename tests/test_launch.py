@@ -12,6 +12,7 @@ import pytest
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SLURM, TPU = LAUNCH / "slurm.sh", LAUNCH / "tpu_vm.sh"
+TRIAL = LAUNCH / "reproduce_slurm.sh"
 WORDS = ("--config=configs/joint.py:mmwhs,batch=8", "--workdir=/shared/a run")
 
 
@@ -63,28 +64,68 @@ def test_outside_of_a_job_it_submits_itself_and_within_it_trains(cluster):
     assert launch(SLURM, env, *WORDS).returncode == 0
     assert [note.split()[0] for note in notes()] == ["sbatch"]
     assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7", PYTHON="py").returncode == 0
-    assert notes()[1] == f"srun --kill-on-bad-exit=1 py -m cyclesh.main {' '.join(WORDS)}"
+    assert notes()[1] == f"srun --kill-on-bad-exit=0 py -m cyclesh.main {' '.join(WORDS)}"
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(75, True), (0, False), (2, False), (137, False)])
-def test_a_job_is_requeued_only_when_its_state_was_saved(cluster, status, requeued):
+@pytest.mark.parametrize(
+    ("status", "restarts", "requeued"),
+    [
+        (75, "0", True),
+        (75, "9", True),
+        (0, "0", False),
+        (1, "0", False),
+        (2, "0", False),
+        (137, "", True),
+        (137, "2", True),
+        (137, "3", False),
+    ],
+)
+def test_a_job_is_requeued_when_its_state_was_saved_or_a_few_times_when_it_was_killed(
+    cluster, status, restarts, requeued
+):
     command, env, notes = cluster
     command("srun", f"exit {status}")
-    assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7").returncode == status
+    counted = {"SLURM_RESTART_COUNT": restarts} if restarts else {}
+    assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7", **counted).returncode == status
     assert ("scontrol requeue 7" in notes()) == requeued
 
 
-def test_a_signal_to_the_job_reaches_the_tasks_and_is_waited_for(cluster):
+@pytest.mark.parametrize("status", [75, 0, 2, 137])
+def test_a_trial_is_requeued_only_when_its_state_was_saved(cluster, status):
     command, env, notes = cluster
-    # A task that takes its time to save after the signal.
-    command("srun", "trap 'sleep 0.5; exit 75' TERM; while :; do sleep 0.1; done")
-    job = subprocess.Popen(["bash", str(SLURM), *WORDS], env=env | {"SLURM_JOB_ID": "7"})
+    command("py", f"exit {status}")
+    done = launch(TRIAL, env, "/a run", "table1", SLURM_JOB_ID="7", PYTHON="py")
+    assert done.returncode == status
+    assert ("scontrol requeue 7" in notes()) == (status == 75)
+
+
+@pytest.mark.parametrize(("script", "program"), [(SLURM, "srun"), (TRIAL, "py")])
+@pytest.mark.parametrize("signals", [1, 3])
+def test_signals_to_the_job_reach_the_tasks_which_are_waited_for(cluster, script, program, signals):
+    command, env, notes = cluster
+    # A task that takes its time to save after the first signal.
+    command(program, "trap 'trap : TERM; sleep 1; exit 75' TERM; while :; do sleep 0.1; done")
+    words = WORDS if script == SLURM else ("/a run", "table1")
+    env |= {"SLURM_JOB_ID": "7", "PYTHON": "py"}
+    job = subprocess.Popen(["bash", str(script), *words], env=env)
     while not notes():
         time.sleep(0.05)
-    time.sleep(0.3)  # its trap is set right after its note
-    job.send_signal(signal.SIGTERM)
+    for _ in range(signals):
+        time.sleep(0.3)  # its trap is set right after its note
+        job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=20) == 75
     assert notes()[-1] == "scontrol requeue 7"
+
+
+def test_a_trial_is_the_one_of_its_number_in_the_list(cluster, tmp_path):
+    _, env, notes = cluster
+    (tmp_path / "names.txt").write_text("ours-s0\nours-s1\n")
+    words = ("--dry_run", "/a run")
+    done = launch(TRIAL, env, *words, str(tmp_path / "names.txt"), SLURM_ARRAY_TASK_ID="1")
+    assert shlex.split(done.stdout)[-2:] == ["--workdir=/a run", "--trial=ours-s1"]
+    done = launch(TRIAL, env, *words, "table1,figure4")
+    assert shlex.split(done.stdout)[-2:] == ["--workdir=/a run", "--only=table1,figure4"]
+    assert done.returncode == 0 and notes() == []
 
 
 def test_hosts_of_a_tpu_that_saved_and_stopped_are_started_again(cluster, tmp_path):
@@ -96,7 +137,9 @@ def test_hosts_of_a_tpu_that_saved_and_stopped_are_started_again(cluster, tmp_pa
     assert sum("cyclesh.main" in note for note in notes()) == 2
 
 
-@pytest.mark.parametrize(("script", "said"), [(SLURM, "--config"), (TPU, "TPU and ZONE")])
+@pytest.mark.parametrize(
+    ("script", "said"), [(SLURM, "--config"), (TPU, "TPU and ZONE"), (TRIAL, "WORKDIR")]
+)
 def test_what_is_missing_is_said(cluster, script, said):
     _, env, notes = cluster
     done = launch(script, env)
