@@ -154,6 +154,18 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
     )
 
 
+def real_subjects(run: Run) -> list[str]:
+    """How many `data.real` leaves, a line for each modality that it names."""
+    lines = []
+    for domain in DOMAINS:
+        name, kept = run.modality(domain), run.loader.subset.real[domain]
+        if name in dict(run.config.data.real):
+            of = {volume.subject for volume in run.store.select(name, "train")}
+            left = {volume.subject for volume in kept}
+            lines.append(f"{name}: {len(left)} of {len(of)} real training subjects in use")
+    return lines
+
+
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where the workdir belongs to a run of another config."""
     if not (workdir / CONFIG).exists():

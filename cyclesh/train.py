@@ -25,6 +25,7 @@ from cyclesh.run import (
     check_workdir,
     claim_workdir,
     make_workdir,
+    real_subjects,
     record_data,
 )
 from cyclesh.runtime.devices import use_compilation_cache
@@ -54,6 +55,9 @@ def train(
         from_first(lambda: stack.enter_context(alone(run)))
         if jax.device_count() > 1 and not quiet:
             print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
+        if not quiet:
+            for line in real_subjects(run):
+                print(line, file=sys.stderr)
         judge = get_judges(config, store, quiet) if translates(config) else None
         last_step = fit(run, judge, quiet, verbose)
         results = from_first(lambda: scored_at(workdir, last_step, quiet))

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from command_line import call
 from event_files import shown
-from tiny_store import run_words, write_store
+from tiny_runs import tiny_config
+from tiny_store import SHAPE, run_words, write_store
 from workdirs import arrays_of, without_times
 
-from cyclesh.loop import log_slices, stalled
+from cyclesh.data.store import Store
+from cyclesh.loop import compiled_step, log_slices, stalled
+from cyclesh.run import build_run, first_state
+from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
+from cyclesh.workdir import CHECKPOINTS
 
 
 def run_with(**schedule) -> SimpleNamespace:
@@ -101,6 +106,18 @@ def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_p
     assert all(np.array_equal(found[name], array) for name, array in straight.items())
     rescored = json.loads((tmp_path / "run" / "results.json").read_text())
     assert rescored["checkpoint"] == results["checkpoint"]
+
+
+def test_a_phase_s_step_is_compiled_once(tmp_path):
+    config = tiny_config("joint")
+    config.data.shape = SHAPE
+    run = build_run(config, tmp_path / "run", Store.open(write_store(tmp_path / "balls")))
+    with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
+        state, _ = first_state(run, checkpoints)
+    step = compiled_step(run, run.phases[-1])
+    for batch, _ in zip(run.batches(0), range(3), strict=False):
+        state, _ = step(state, batch)
+    assert int(state.step) == 3 and step._cache_size() == 1
 
 
 def slices_of(volume: np.ndarray, **networks) -> dict[str, np.ndarray]:

@@ -1,18 +1,27 @@
-"""A run on a store: what it cannot do without, and what it starts from."""
+"""A run on a store: what it cannot do without, what it says of it, and what it starts from."""
 
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from command_line import call
 from scan_files import BALLS
-from tiny_runs import tiny_config
+from tiny_runs import build, tiny_config
+from tiny_store import SHAPE, run_words, write_store
 
+from cyclesh.data.store import Store
 from cyclesh.errors import UserError
-from cyclesh.run import build_run, load_init
+from cyclesh.run import as_trees, build_run, first_state, load_init
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.mark.parametrize(("modality", "split"), [("ct", "val"), ("mr", "val"), ("mr", "test")])
@@ -36,3 +45,31 @@ def test_a_run_starts_from_the_best_checkpoint_of_another_or_on_request_from_the
     assert (load_init(config, shapes)["gen"]["kernel"] == 1).all()
     config.init_checkpoint = "last"
     assert (load_init(config, shapes)["gen"]["kernel"] == 2).all()
+
+
+def test_it_says_how_many_real_subjects_are_left(store, tmp_path, capfd):
+    words = [*run_words(store, "baseline", "real_ct=0.7,steps=1"), f"--workdir={tmp_path / 'run'}"]
+    said = call(capfd, *words).err
+    assert said.count("ct: 2 of 3 real training subjects in use\n") == 1
+    assert "real training subjects" not in said.replace("ct: 2 of 3 real training", "")
+
+
+def test_networks_start_as_the_best_of_the_runs_that_init_names(store, tmp_path):
+    config = tiny_config("joint")
+    config.data.shape = SHAPE
+    parents = {}
+    for name, seed in (("seg", 1), ("disc", 2), ("gen", 3)):
+        best, last = build(config, seed).state, build(config, seed + 10).state
+        parents[name] = best.params
+        config.init[name] = str(tmp_path / name)
+        with Checkpoints(tmp_path / name / CHECKPOINTS) as checkpoints:
+            checkpoints.save(1, as_trees(best), {"step": 1}, 0.9)
+            checkpoints.save(2, as_trees(last), {"step": 2}, 0.1)
+    # build knows three classes, as the store has.
+    run = build_run(config, tmp_path / "run", Store.open(store))
+    with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
+        begun, step = first_state(run, checkpoints)
+    assert step == 0
+    for name, params in parents.items():
+        same = jax.tree.map(np.array_equal, getattr(begun.params, name), getattr(params, name))
+        assert all(jax.tree.leaves(same)), name
