@@ -12,7 +12,7 @@ class NonFiniteError(Exception):
     """A loss or gradient stopped being finite; names the step, the loss and the volumes (3)."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):  # as KeyboardInterrupt: no fault that a caller may take for damage
     """A signal asked the run to stop and its state is saved; the same command goes on (75)."""
 
 

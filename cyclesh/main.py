@@ -349,15 +349,14 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def together() -> int:
     """The mode, in one process or, for training, as one of those that were started together."""
-    if FLAGS.mode != "train":
-        return MODES[FLAGS.mode]()
     from cyclesh.runtime import distributed
 
-    place = distributed.find_place(FLAGS.coordinator, FLAGS.processes, FLAGS.process, os.environ)
-    if place:
-        return distributed.together(place, lambda: status_of(train))
+    if FLAGS.mode == "train":
+        joined = (FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+        if place := distributed.find_place(*joined, os.environ):
+            return distributed.together(place, lambda: status_of(train))
     with distributed.ended_by_signals():
-        return train()
+        return MODES[FLAGS.mode]()
 
 
 def status_of(work: Callable[[], int]) -> int:
@@ -368,6 +367,9 @@ def status_of(work: Callable[[], int]) -> int:
         print(f"cyclesh: {error}", file=sys.stderr)
         statuses = {UserError: 2, NonFiniteError: 3, Stopped: 75}
         return next(status for kind, status in statuses.items() if isinstance(error, kind))
+    except KeyboardInterrupt:  # before signals have their handlers
+        print("cyclesh: stopped by SIGINT before anything was begun", file=sys.stderr)
+        return 75
     except PermissionError as error:
         what = f"{error.filename}: {error.strerror}; name another place, or change who may use it"
         print(f"cyclesh: {what}", file=sys.stderr)

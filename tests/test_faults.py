@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import ROOT, call, require_one_clear_line
+from scan_files import BALLS, write_raw
 from tiny_store import change_store, run_words, write_store
 from workdirs import arrays_of, without_times
 
-from cyclesh import evaluate
-from cyclesh.errors import UserError, disk_trouble
+from cyclesh import evaluate, main
+from cyclesh.data.store import Store
+from cyclesh.errors import Stopped, UserError, disk_trouble
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
 
@@ -167,6 +170,69 @@ def test_a_workdir_under_training_is_no_other_process_s_until_that_one_is_gone(
     enough = read_rows(workdir)[-1]["step"] + 1
     done = call(capfd, f"{words[0]},steps={enough}", *words[1:])
     assert done.status == 0 and read_rows(workdir)[-1]["step"] >= enough - 1, done.err
+
+
+SLOW_PREPARE = """
+import sys, time
+from cyclesh import main
+from cyclesh.data import prepare
+crop = prepare.crop_case
+prepare.crop_case = lambda *args: (time.sleep(0.3), crop(*args))[1]
+sys.exit(main.run(["cyclesh", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_outside_of_training_is_one_line_and_the_same_command_goes_on(
+    tmp_path, capfd, number
+):
+    raw, target = write_raw(tmp_path / "raw"), tmp_path / "s"
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    config = ("--config=configs/joint.py", "--config.data.processes=1", "--quiet")
+    words = ["--mode=prepare", *config, f"--input={raw}", f"--output={target}"]
+    command = [sys.executable, "-c", SLOW_PREPARE, *words]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    entries = tmp_path / "s.partial" / "entries"
+    while child.poll() is None and len(list(entries.glob("*.json"))) < 2:
+        time.sleep(0.02)
+    child.send_signal(number)
+    err = child.communicate()[1]
+    assert child.returncode == 75
+    assert err.startswith(f"cyclesh: stopped by {number.name}; the same") and err.count("\n") == 1
+    finished = [path.stem for path in entries.glob("*.json")]
+    assert 2 <= len(finished) < 8 and not target.exists()
+
+    def made(folder: Path) -> list[int]:
+        return [(folder / "volumes" / f"{name}.image.npy").stat().st_mtime_ns for name in finished]
+
+    times = made(tmp_path / "s.partial")
+    assert call(capfd, *words).status == 0
+    assert len(Store.open(target).volumes) == 8 and made(target) == times
+
+
+def test_ctrl_c_before_anything_is_begun_is_one_line(capsys):
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert main.status_of(interrupted) == 75
+    err = capsys.readouterr().err
+    assert err.startswith("cyclesh: stopped by SIGINT") and err.count("\n") == 1
+
+
+def test_a_signal_is_not_taken_for_a_damaged_checkpoint(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        tree = {"seg": {"kernel": jnp.ones(3)}}
+        checkpoints.save(1, tree, {}, None)
+        checkpoints.save(2, tree, {}, None)
+        checkpoints.wait()
+
+        def stop(*_, **__):
+            raise Stopped("stopped by SIGTERM")
+
+        monkeypatch.setattr(checkpoints, "restore", stop)
+        with pytest.raises(Stopped):
+            checkpoints.restore_newest(**tree)
+        assert checkpoints.steps() == [1, 2]
 
 
 # ----------------------------------------------------------------------------------- other data
