@@ -1,6 +1,9 @@
 """--dry_run: what it says is true, and it makes nothing."""
 
+import json
+
 import pytest
+from command_line import spawn
 
 from cyclesh import forecast
 from cyclesh.errors import UserError
@@ -49,6 +52,15 @@ def test_devices_share_the_memory(monkeypatch):
     # Each holds half of every volume, and all parameters; both are parts of one memory.
     each = shared["memory_gb"] / 2
     assert 0.4 * alone["memory_gb"] < each < 0.8 * alone["memory_gb"]
+
+
+@pytest.mark.slow
+def test_a_step_takes_what_was_foretold():
+    """Each in a process of its own, at a size where the step's arrays are most of the memory."""
+    words = ("--mode=bench", "--config=configs/joint.py:shape=48x64x64,steps=1")
+    told = [spawn(*words, "--dry_run"), spawn(*words)]
+    foretold, took = (json.loads(done.out.splitlines()[-1]) for done in told)
+    assert foretold["memory_gb"] == pytest.approx(took["peak_memory_gb"], rel=0.25)
 
 
 def test_what_does_not_fit_is_told_with_what_to_turn(monkeypatch):
