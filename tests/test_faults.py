@@ -149,7 +149,12 @@ def test_a_workdir_under_training_is_no_other_process_s_until_that_one_is_gone(
     store, tmp_path, capfd
 ):
     workdir = tmp_path / "run"
-    words = [*run_words(store, "baseline", "epochs=1000"), f"--workdir={workdir}", "--quiet"]
+    words = [
+        *run_words(store, "baseline", "epochs=1000"),
+        "--config.log.keep_every_steps=3",  # all, so that none goes while it is reported
+        f"--workdir={workdir}",
+        "--quiet",
+    ]
     first = subprocess.Popen([sys.executable, "-m", "cyclesh.main", *words], cwd=ROOT)
     try:
         while not list((workdir / "checkpoints").glob("[0-9]")):
