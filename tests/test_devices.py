@@ -10,6 +10,7 @@ import pytest
 from command_line import ROOT
 from tiny_runs import tiny_config
 
+from configs import default
 from cyclesh import bench
 from cyclesh.runtime.devices import jit_step, no_compilation_cache
 
@@ -81,8 +82,7 @@ def test_a_compiled_program_that_was_cut_short_costs_only_its_compilation(tmp_pa
 
 @pytest.mark.slow
 def test_a_step_that_saves_memory_takes_less_and_does_the_same():
-    config = tiny_config("joint", "tiny,filters=4")
-    config.data.shape = (16, 16, 16)
+    config = default.build("shape=24x32x32,filters=4", "joint")
     work = bench.make_workload(config)
     batch = next(work.loader.batches())
     after, needed = {}, {}
