@@ -392,10 +392,15 @@ def keep_threads_quiet(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`run` as a program of its own: with memory that is kept, ended by its exit status."""
     keep_memory()
     exit_status = run()
     if exit_status:  # at once: what is called at exit would fail again, and say so
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_status)
+
+
+if __name__ == "__main__":
+    command()

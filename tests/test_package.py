@@ -46,3 +46,10 @@ def test_what_the_package_imports_is_declared(declared):
     needed = names([providers[root][0] for root in roots & set(providers)])
     # contourpy comes with matplotlib.
     assert "jax" in needed and needed - {"cyclesh", "contourpy"} <= names(declared)
+
+
+def test_the_command_is_the_module_run_as_a_program():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    module, function = project["project"]["scripts"]["cyclesh"].split(":")
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    assert source.endswith(f'if __name__ == "__main__":\n    {function}()\n')
