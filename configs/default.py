@@ -68,8 +68,12 @@ def fields() -> ConfigDict:
     # Slope of S's ReLU below zero (ours). Plain ReLUs (0) die without a norm, and with them whole
     # structures: S then needs three times the updates, or never finds them.
     m.seg_leak = 0.2
+    m.disc_leak = 0.2  # slope of D's LeakyReLU below zero (CycleGAN's)
     m.norm_epsilon = 1e-5  # of InstanceNorm (CycleGAN's)
-    m.gan_init_std = 0.02  # normal initialisation of G and D (CycleGAN's); S uses He's (ours)
+    m.gan_init_std = 0.02  # normal initialisation of G and D (CycleGAN's)
+    # S has no norm to mend what its layers do to the variance of its activations, so its kernels
+    # start with a variance of this over their fan-in: He's 2 suits ReLUs, 1 linear layers (ours)
+    m.seg_init_gain = 2.0
 
     # --- the objective (Eq. 3); `methods` sets what differs between experiments
     c.loss = w = ConfigDict()
@@ -102,7 +106,8 @@ def fields() -> ConfigDict:
     s.pretrain_gan_shape = 0.0  # gamma while G and D are pre-trained (ours; S rests meanwhile)
     s.constant_epochs = 50  # of the method at full rate
     s.decay_epochs = 50  # of the method while the rates fall linearly to 0
-    s.early_stop = False  # stop when the validation segmentation loss stalls (4.2)
+    s.early_stop = False  # stop when the metric stalls on validation (4.2)
+    s.metric = "val/seg_loss"  # that of 4.2; "val/dice" and "val/s_score" are better when higher
     s.patience = 5  # for this many validations in a row (4.2: "about 5 epochs")
     s.min_delta = 0.0  # less than this is no progress
     s.from_epoch = 0  # of the method's phase; earlier ones never stop

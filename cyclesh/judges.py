@@ -70,11 +70,13 @@ JUDGE_IGNORES = (
     "model.residual_blocks",
     "model.disc_widths",
     "model.disc_strides",
+    "model.disc_leak",
     "loss.cycle",
     "loss.identity",
     "loss.disc",
     "loss.pool_size",
     "init_checkpoint",
+    "schedule.metric",
     "log.row_steps",
 )
 

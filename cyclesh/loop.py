@@ -22,6 +22,7 @@ from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
 from cyclesh.runtime.sharding import depth_mesh, jit_spread, on_one_device
 from cyclesh.scoring.slices import PLANES, cut
+from cyclesh.settings import STOP_METRICS
 from cyclesh.state import Phase, TrainState, make_networks
 from cyclesh.step import make_step, make_weights
 from cyclesh.workdir import CHECKPOINTS
@@ -163,22 +164,23 @@ def validation_score(run: Run, row: dict) -> float | None:
 
 
 def stalled(run: Run, rows: list[dict]) -> bool:
-    """Early stop (4.2): `patience` validations in a row without a new minimum of the loss.
+    """Early stop (4.2): `patience` validations in a row without a new best of `schedule.metric`.
 
-    A loss that is not finite, None in the rows, is none.
+    A figure that is not finite, None in the rows, is none.
     """
     schedule = run.config.schedule
     if not schedule.early_stop:
         return False
+    sign = STOP_METRICS[schedule.metric].sign
     method = run.phases[-1]
     first = sum(phase.epochs for phase in run.phases) - method.epochs + schedule.from_epoch
     best, since = float("inf"), 0
     for row in rows:
-        if row["epoch"] <= first or "val/seg_loss" not in row:
+        if row["epoch"] <= first or schedule.metric not in row:
             continue
-        loss = row["val/seg_loss"]
-        better = loss is not None and loss < best - schedule.min_delta
-        best, since = (loss, 0) if better else (best, since + 1)
+        figure = row[schedule.metric]
+        better = figure is not None and sign * figure < best - schedule.min_delta
+        best, since = (sign * figure, 0) if better else (best, since + 1)
     return since >= schedule.patience
 
 

@@ -18,8 +18,6 @@ from jax.sharding import Mesh
 
 from cyclesh import halo, ops
 
-leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
-
 
 def parameter_shapes(net: nn.Module) -> dict:
     """The shapes of a network's parameters, which no grid size changes."""
@@ -46,9 +44,13 @@ def draw_parameters(net: nn.Module, key: Array, std: Callable[[int], float]) -> 
     return tree.unflatten([cut(leaf, end) for leaf, end in zip(leaves, ends, strict=True)])
 
 
-def he_std(fan_in: int) -> float:
-    """He's initialisation: keeps the variance of activations through ReLU without any norm."""
-    return math.sqrt(2 / fan_in)
+def scaled_std(fan_in: int, gain: float) -> float:
+    """Deviation of a kernel whose output has ``gain`` times the second moment of its input.
+
+    With a gain of 2 (He's initialisation) activations keep their scale through ReLUs without any
+    norm.
+    """
+    return math.sqrt(gain / fan_in)
 
 
 class Conv(nn.Module):
@@ -158,18 +160,20 @@ class PatchDiscriminator(nn.Module):
     """PatchGAN: judges overlapping sub-volumes, one score each (4.1).
 
     The default, widths (2f, 4f, 8f, 1) with strides (2, 2, 1, 1), sees 23 voxels a score.
-    InstanceNorm on all but the first and the last layer, LeakyReLU 0.2.
+    InstanceNorm on all but the first and the last layer, LeakyReLU.
     """
 
     widths: tuple[int, ...]
     strides: tuple[int, ...]
     conv: Callable[..., Conv]
+    leak: float = 0.2  # slope of its LeakyReLU below zero
     norm_epsilon: float = 1e-5
     mesh: Mesh | None = None  # that of its convolutions
 
     @nn.compact
     def __call__(self, volume: Array) -> Array:
         """(b, z, y, x, 1) -> float32 (b, z', y', x', 1): near 1 looks real, near 0 synthetic."""
+        leaky_relu = partial(nn.leaky_relu, negative_slope=self.leak)
         x = volume
         for i, (width, stride) in enumerate(zip(self.widths[:-1], self.strides[:-1], strict=True)):
             epsilon = self.norm_epsilon if i else None

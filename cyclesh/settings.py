@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -14,6 +15,21 @@ from cyclesh.methods import METHODS
 GENERATORS = ("unet", "resnet")
 DTYPES = ("float32", "bfloat16")
 MOVERS = ("gen", "disc", "seg")
+
+
+@dataclass(frozen=True)
+class StopMetric:
+    """A validation figure that may stop a run early."""
+
+    sign: int  # 1 where less is better, -1 where more is
+    mover: str  # the networks it judges: where they stand still it says nothing
+
+
+STOP_METRICS = {
+    "val/seg_loss": StopMetric(1, "seg"),
+    "val/dice": StopMetric(-1, "seg"),
+    "val/s_score": StopMetric(-1, "gen"),
+}
 
 
 def split_argument(argument: str) -> tuple[str, dict[str, str]]:
@@ -132,18 +148,19 @@ ZERO_OR_MORE = (
     "optim.gen.pretrain_rate optim.disc.pretrain_rate optim.seg.pretrain_rate"
 )
 ABOVE_ZERO = (
-    "log.validate_epochs judge.epochs judge.rate model.norm_epsilon "
+    "log.validate_epochs judge.epochs judge.rate model.norm_epsilon model.seg_init_gain "
     "optim.gen.rate optim.disc.rate optim.seg.rate optim.gen.eps optim.disc.eps optim.seg.eps"
 )
 ZERO_TO_BELOW_ONE = (
     "optim.gen.b1 optim.gen.b2 optim.disc.b1 optim.disc.b2 optim.seg.b1 optim.seg.b2 augment.scale "
-    "model.seg_leak"
+    "model.seg_leak model.disc_leak"
 )
 LARGEST = 2**31  # seeds and counts are 32-bit
 CHOICES = {
     "method": tuple(METHODS),
     "model.generator": GENERATORS,
     "init_checkpoint": ("best", "last"),
+    "schedule.metric": tuple(STOP_METRICS),
     "compute.dtype": DTYPES,
     "compute.lowering": ops.LOWERINGS,
 }
@@ -189,6 +206,11 @@ def _validate_method(config: ConfigDict, require: Callable) -> None:
     require(("gen" in moves) == ("disc" in moves), "moves", "gen and disc move together")
     reads = loss.seg_real + loss.seg_fake + loss.seg_rec
     require("seg" not in moves or reads > 0, "loss.seg_real", "the segmentors must read something")
+    require(
+        not schedule.early_stop or STOP_METRICS[schedule.metric].mover in moves,
+        "schedule.metric",
+        f"{config.method} does not train the networks that it judges; use another",
+    )
     epochs = schedule.constant_epochs + schedule.decay_epochs
     require(epochs >= 1, "schedule.constant_epochs", "give the method at least one epoch")
 

@@ -140,7 +140,9 @@ def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
     )
     widths = tuple(factor * model.filters for factor in model.disc_widths) + (1,)
     strides = tuple(model.disc_strides)
-    disc = networks.PatchDiscriminator(widths, strides, conv, model.norm_epsilon, mesh)
+    disc = networks.PatchDiscriminator(
+        widths, strides, conv, model.disc_leak, model.norm_epsilon, mesh
+    )
     return Players(gen, disc, seg)
 
 
@@ -184,12 +186,13 @@ def init_state(
     Every network starts from a key of its own: generators that share their start would stay
     mirror images of each other for long.
     """
-    used = players_in_use(config)
+    used, model = players_in_use(config), config.model
 
     def gan_std(_: int) -> float:
-        return config.model.gan_init_std
+        return model.gan_init_std
 
-    stds = Players(gen=gan_std, disc=gan_std, seg=networks.he_std)
+    seg_std = partial(networks.scaled_std, gain=model.seg_init_gain)
+    stds = Players(gen=gan_std, disc=gan_std, seg=seg_std)
 
     def init(index: int, name: str) -> dict | None:
         if name not in used:

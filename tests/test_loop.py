@@ -22,7 +22,8 @@ from cyclesh.workdir import CHECKPOINTS
 
 def run_with(**schedule) -> SimpleNamespace:
     """A run of 3 epochs of pre-training and 10 of its method."""
-    fields = {"early_stop": True, "patience": 2, "min_delta": 0.0, "from_epoch": 0} | schedule
+    fields = {"early_stop": True, "metric": "val/seg_loss", "patience": 2, "min_delta": 0.0}
+    fields |= {"from_epoch": 0} | schedule
     phases = [SimpleNamespace(epochs=3), SimpleNamespace(epochs=10)]
     return SimpleNamespace(
         config=SimpleNamespace(schedule=SimpleNamespace(**fields)), phases=phases
@@ -66,6 +67,18 @@ def test_it_never_stops_unless_asked_nor_in_pretraining_nor_before_its_epoch():
     assert not stalled(run_with(), rows_of(worse[:3], first_epoch=1))
     assert not stalled(run_with(from_epoch=3), rows_of(worse))
     assert stalled(run_with(from_epoch=3), rows_of(worse, first_epoch=7))
+
+
+@pytest.mark.parametrize("metric", ["val/dice", "val/s_score"])
+def test_more_of_a_dice_is_better(metric):
+    def rows(figures):
+        return [
+            row | {metric: row.pop("val/seg_loss"), "val/seg_loss": 1.0} for row in rows_of(figures)
+        ]
+
+    assert stalled(run_with(metric=metric), rows([0.5, 0.4, 0.5]))
+    assert not stalled(run_with(metric=metric), rows([0.5, 0.6, 0.7, 0.65]))
+    assert stalled(run_with(metric=metric, min_delta=0.2), rows([0.5, 0.6, 0.65]))
 
 
 def test_less_than_the_least_progress_is_none():

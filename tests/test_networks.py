@@ -12,10 +12,11 @@ from tiny_runs import build, quick_jit, random_tree, random_volumes, tiny_config
 
 from configs import default
 from cyclesh import ops, state
-from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, he_std
+from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, scaled_std
 from cyclesh.step import make_step, make_weights
 
 CONV = partial(Conv, lowering="native")
+HE_STD = partial(scaled_std, gain=2.0)
 
 
 def shape_of(net, grid, batch=1):
@@ -170,6 +171,17 @@ def test_lowerings_are_the_same_network(name):
             assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 
+def test_the_discriminator_leaks_as_told():
+    """One layer of the identity before one of the identity: what is left is the slope."""
+    net = PatchDiscriminator((1, 1), (1, 1), CONV, leak=0.3)
+    params = fill(tree_of(net), 0.0)
+    for conv in (params["layer0"]["Conv_0"], params["out"]):
+        conv["kernel"][1, 1, 1] = 1.0
+    volume = np.linspace(-1, 1, 4**3, dtype=np.float32).reshape(1, 4, 4, 4, 1)
+    expected = np.where(volume < 0, 0.3 * volume, volume)
+    np.testing.assert_allclose(net.apply({"params": params}, volume), expected, rtol=1e-6)
+
+
 def test_the_discriminator_sees_23_voxels(paper, monkeypatch):
     # InstanceNorm sees the whole volume. Without it, and with positive weights so that nothing
     # cancels, what remains is the patch.
@@ -295,7 +307,7 @@ def test_recomputing_keeps_less_for_the_backward_pass(name, generator, share):
 
 
 def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):
-    tree = draw_parameters(paper.seg, jax.random.key(3), he_std)
+    tree = draw_parameters(paper.seg, jax.random.key(3), HE_STD)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if leaf.ndim == 1:
             assert not leaf.any()
@@ -303,6 +315,6 @@ def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):
             fan_in = leaf.size / leaf.shape[-1]
             assert leaf.std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05), path
             assert abs(leaf.mean()) < 4 * leaf.std() / leaf.size**0.5
-    other = draw_parameters(paper.seg, jax.random.key(4), he_std)
+    other = draw_parameters(paper.seg, jax.random.key(4), HE_STD)
     kernel = ("encode1b", "Conv_0", "kernel")
     assert not np.array_equal(*(reduce(dict.get, kernel, t) for t in (tree, other)))

@@ -213,7 +213,7 @@ NOT_NEGATIVE = (
     *("augment.shift_mm", "augment.rotate_deg", "augment.scale"),
 )
 POSITIVE = (
-    *("log.validate_epochs", "judge.rate", "model.norm_epsilon"),
+    *("log.validate_epochs", "judge.rate", "model.norm_epsilon", "model.seg_init_gain"),
     *("optim.gen.rate", "optim.disc.rate", "optim.seg.rate"),
 )
 BAD = [
@@ -227,6 +227,8 @@ BAD = [
     ("compute.lowering", "fast"),
     ("judge.epochs", 0),
     ("schedule.patience", 0),
+    ("schedule.metric", "val/loss"),
+    ("model.disc_leak", 1.0),
     ("augment.scale", 1.0),
     ("model.disc_strides", (2, 2, 1)),
     ("model.disc_widths", (2, 4)),
@@ -256,6 +258,19 @@ def test_some_epoch_and_some_volumes_must_remain():
     config.loss.seg_real = config.loss.seg_fake = config.loss.seg_rec = 0.0
     assert "loss.seg_real" in refusal(validate, config)
     config.moves = ("gen", "disc")  # who reads nothing need not move
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "metric"), [("gan", "val/seg_loss"), ("gan", "val/dice"), ("ada", "val/s_score")]
+)
+def test_a_run_stops_early_by_what_it_trains(method, metric):
+    config = default.build("mmwhs", method)
+    config.schedule.metric = metric
+    validate(config)  # which only matters where it may stop
+    config.schedule.early_stop = True
+    assert f"schedule.metric is {metric}; {method} does not train" in refusal(validate, config)
+    config.schedule.metric = "val/s_score" if method == "gan" else "val/seg_loss"
     validate(config)
 
 

@@ -129,6 +129,12 @@ def test_initial_scales(fresh):
         [k.ravel() * np.sqrt(k[..., 0].size / 2) for k in leaves(params.seg) if k.ndim > 1]
     )
     np.testing.assert_allclose(scaled.std(), 1, rtol=0.05)
+    config = tiny_config("joint")
+    config.model.gan_init_std, config.model.seg_init_gain = 0.04, 0.5
+    other = initialised(config).state.params  # of the same key
+    for name, factor in (("gen", 2), ("disc", 2), ("seg", 0.5)):
+        for a, b in zip(*(leaves(getattr(p, name)) for p in (other, params)), strict=True):
+            np.testing.assert_allclose(a, factor * b, rtol=1e-5)
 
 
 def test_the_start_is_a_function_of_the_key(fresh):
@@ -143,6 +149,7 @@ def test_networks_are_what_the_config_says():
     config = default.build("mmwhs,filters=4", "joint")
     config.model.depth, config.model.disc_widths, config.model.disc_strides = 2, (3, 5), (2, 1, 1)
     config.model.norm_epsilon, config.compute.remat = 1e-3, True
+    config.model.seg_leak, config.model.disc_leak = 0.3, 0.4
     nets = state.make_networks(config, classes=9)
     assert (nets.gen.out_channels, nets.seg.out_channels) == (1, 9)
     assert (nets.gen.depth, nets.seg.depth) == (2, 2)
@@ -150,6 +157,7 @@ def test_networks_are_what_the_config_says():
     assert (nets.gen.norm_epsilon, nets.seg.norm_epsilon) == (1e-3, None)
     assert nets.gen.remat and nets.seg.remat
     assert (nets.disc.widths, nets.disc.strides) == ((12, 20, 1), (2, 1, 1))
+    assert (nets.seg.activation(-1.0), nets.disc.leak) == (pytest.approx(-0.3), 0.4)
     for net in nets:
         assert net.conv(1).lowering == "folded"  # "auto" on a CPU
         assert net.conv(1).dtype == "float32"

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster's job
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
@@ -21,10 +22,8 @@ def free_memory_bytes() -> int:
 
 
 def _machine_bytes() -> int:
-    if MEMINFO.exists():
-        for line in MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+    if (available := _kilobytes(MEMINFO, "MemAvailable:")) is not None:
+        return available * 1024
     # Elsewhere what is free is not told: half of what there is.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
@@ -39,7 +38,21 @@ def _job_bytes() -> float:
 def peak_memory_bytes() -> int:
     """The most that the first device held so far, or this process where the device is the CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return (
-        stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    )
+    return stats.get("peak_bytes_in_use") or _process_peak_bytes()
+
+
+def _process_peak_bytes() -> int:
+    # ru_maxrss, unlike this line, counts what the process held that this one was forked from.
+    if (peak := _kilobytes(STATUS, "VmHWM:")) is not None:
+        return peak * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _kilobytes(table: Path, name: str) -> int | None:
+    """A line of a table such as /proc/meminfo; None where there is none."""
+    if table.exists():
+        for line in table.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1])
+    return None

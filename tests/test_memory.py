@@ -1,0 +1,44 @@
+"""What a computation may take and took, as the system tells it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cyclesh.runtime import memory
+
+GB = 10**9
+
+
+def test_free_memory_is_the_least_of_machine_and_job(tmp_path, monkeypatch):
+    for name, text in {
+        "MEMINFO": "MemTotal: 9000000 kB\nMemAvailable:    4000000 kB\n",
+        "CGROUP_LIMIT": "6000000000",
+        "CGROUP_USED": "1000000000",
+    }.items():
+        monkeypatch.setattr(memory, name, tmp_path / name)
+        (tmp_path / name).write_text(text)
+    assert memory.free_memory_bytes() == 4_000_000 * 1024
+    (tmp_path / "CGROUP_USED").write_text("3000000000")
+    assert memory.free_memory_bytes() == 3_000_000_000
+    (tmp_path / "CGROUP_LIMIT").write_text("max")
+    assert memory.free_memory_bytes() == 4_000_000 * 1024
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="told by /proc only")
+def test_a_process_s_peak_is_its_own_and_not_that_of_who_started_it():
+    held = np.ones(GB // 8)  # 1 GB, which a child's ru_maxrss would count as well
+    assert memory.peak_memory_bytes() > GB
+    ask = "from cyclesh.runtime import memory; print(memory.peak_memory_bytes())"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert 0.05 * GB < int(told.stdout) < 0.8 * held.nbytes
+
+
+def test_a_peak_stays_when_what_made_it_is_gone():
+    before = memory.peak_memory_bytes()
+    held = np.ones((before + GB) // 8)
+    peak = memory.peak_memory_bytes()
+    assert peak > held.nbytes
+    del held
+    assert memory.peak_memory_bytes() >= peak
