@@ -48,6 +48,13 @@ def test_no_two_trials_are_the_same_run(plan):
     assert len({key_of(c) for c in configs}) == len(configs)
 
 
+def test_trials_see_another_phantom_than_the_one_that_rates_were_chosen_on(plan):
+    assert default.build(None, "joint").phantom.seed == 0
+    assert {config(plan, name).phantom.seed for name in plan.trials} == {1}
+    own = plan_of("tiny,data=/scans")
+    assert {config(own, name).phantom.seed for name in own.trials} == {0}  # of no use there
+
+
 def test_parents_come_before_and_lie_at_lower_levels(plan):
     for outputs in (["table1"], ["figure8", "table2"], OUTPUTS):
         order = [trial.name for trial in plan.wanted(outputs)]

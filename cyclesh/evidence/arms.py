@@ -37,13 +37,16 @@ SCALES = {
 }
 
 
-def common_fields(scale: Scale) -> dict:
+def common_fields(base: ConfigDict, scale: Scale) -> dict:
     """What all trials share: nothing is pre-trained within a run, nothing stops early.
 
     Parents hand on their last networks. The best generators would be chosen by judges that have
-    seen every real volume, also those that do not exist for the arms.
+    seen every real volume, also those that do not exist for the arms. The phantom is that of the
+    next seed: rates and schedules were chosen on the one that is trained on by default.
     """
+    unseen = {} if base.data.path else {"phantom.seed": base.phantom.seed + 1}
     return {
+        **unseen,
         "data.real": (),
         "init_checkpoint": "last",
         "schedule.epoch_steps": scale.epoch_steps,

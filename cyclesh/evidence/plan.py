@@ -70,7 +70,7 @@ class _Builder(Arms):
         needs = {output: tuple(dict.fromkeys(names)) for output, names in self.needs.items()}
         return Plan(
             base=self.base,
-            common=common_fields(self.scale),
+            common=common_fields(self.base, self.scale),
             modalities=self.described.modalities,
             structures=self.described.names,
             trials=self.trials,
