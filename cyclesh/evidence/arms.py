@@ -16,7 +16,8 @@ class Scale:
     """What a preset can afford. Everything else of a plan follows from it and from the config."""
 
     epoch_steps: int  # of every trial, so that equal epochs are equal updates
-    pretrain_epochs: int  # of the parents, at a constant rate
+    seg_epochs: int  # of the parents, at a constant rate (4.2: 100 and 60)
+    gan_epochs: int
     table_seeds: int
     curve_seeds: int
     shares: tuple[float, ...]  # Figure 7: of the real data, between the tables' and all
@@ -28,11 +29,13 @@ class Scale:
 
 
 SCALES = {
-    "phantom": Scale(19, 20, 5, 3, (0.4,), (0.14, 0.5, 0.85), (0.1, 0.4, 1.0), 76, (0, 0, 3), 38),
-    "tiny": Scale(2, 2, 2, 2, (), (0.5,), (1.0,), 4, (0, 0, 2), 4),
-    "abdomen": Scale(10, 40, 3, 3, (0.4,), (0.5,), (1.0,), 0, (0, 0, 3), 100),
+    "phantom": Scale(
+        19, 20, 40, 5, 3, (0.4,), (0.14, 0.5, 0.85), (0.1, 0.4, 1.0), 76, (0, 0, 3), 38
+    ),
+    "tiny": Scale(2, 2, 2, 2, 2, (), (0.5,), (1.0,), 4, (0, 0, 2), 4),
+    "abdomen": Scale(10, 40, 40, 3, 3, (0.4,), (0.5,), (1.0,), 0, (0, 0, 3), 100),
     "mmwhs": Scale(
-        71, 60, 5, 3, (0.28, 0.57), (0.14, 0.5, 0.85), (0.06, 0.23, 1.0), 0, (0, 0, 6), 710
+        71, 100, 60, 5, 3, (0.28, 0.57), (0.14, 0.5, 0.85), (0.06, 0.23, 1.0), 0, (0, 0, 6), 710
     ),
 }
 
@@ -117,9 +120,10 @@ class Arms:
         return self.schedule(schedule.constant_epochs, schedule.decay_epochs)
 
     def whole(self) -> dict:
-        """The schedule of a trial without parents: as many updates as theirs and an arm's."""
+        """The schedule of a trial without parents: as many updates as the longer's and an arm's."""
         late = self.late()
-        constant = self.scale.pretrain_epochs + late["schedule.constant_epochs"]
+        pretrained = max(self.scale.seg_epochs, self.scale.gan_epochs)
+        constant = pretrained + late["schedule.constant_epochs"]
         return self.early_rates() | self.schedule(constant, late["schedule.decay_epochs"])
 
     def condition(self, real: Mapping[str, object]) -> tuple[str, dict]:
@@ -131,9 +135,14 @@ class Arms:
     def parents(self, real: Mapping[str, object], seed: int) -> dict[str, str]:
         """Segmentors on real volumes; generators and discriminators without shape consistency."""
         name, fields = self.condition(real)
-        fields |= self.early_rates() | self.schedule(self.scale.pretrain_epochs, 0)
-        seg = self.add(f"{name}-seg-s{seed}", "seg", "baseline", seed, fields)
-        gan = self.add(f"{name}-gan-s{seed}", "gan", "gan", seed, fields)
+        fields |= self.early_rates()
+
+        def parent(arm: str, method: str, epochs: int) -> str:
+            own = fields | self.schedule(epochs, 0)
+            return self.add(f"{name}-{arm}-s{seed}", arm, method, seed, own)
+
+        seg = parent("seg", "baseline", self.scale.seg_epochs)
+        gan = parent("gan", "gan", self.scale.gan_epochs)
         return {"seg": seg, "gen": gan, "disc": gan}
 
     def arm(self, arm: str, real: Mapping[str, object], seed: int, suffix: str = "", **fields):
