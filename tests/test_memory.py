@@ -1,11 +1,13 @@
 """What a computation may take and took, as the system tells it."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from cyclesh.main import MEMORY
 from cyclesh.runtime import memory
 
 GB = 10**9
@@ -42,3 +44,27 @@ def test_a_peak_stays_when_what_made_it_is_gone():
     assert peak > held.nbytes
     del held
     assert memory.peak_memory_bytes() >= peak
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
+def test_what_a_step_needs_on_the_way_finds_room_below_the_end_of_the_heap():
+    program = """
+import ctypes, sys
+from cyclesh.runtime import memory
+libc = ctypes.CDLL(None)
+for name in ("malloc", "sbrk"):
+    getattr(libc, name).argtypes, getattr(libc, name).restype = (ctypes.c_size_t,), ctypes.c_void_p
+if sys.argv[1] == "room":
+    memory.leave_room()
+before = libc.sbrk(0)
+for _ in range(10):
+    libc.malloc(20 * 2**20)
+print(libc.sbrk(0) - before)
+"""
+    tunables = ":".join(f"glibc.malloc.{setting}" for setting in MEMORY.split())
+    grown = {}
+    for word in ("room", "none"):
+        command = [sys.executable, "-c", program, word]
+        env = os.environ | {"GLIBC_TUNABLES": tunables}
+        grown[word] = int(subprocess.check_output(command, env=env, text=True))
+    assert grown["room"] == 0 and grown["none"] >= 200 * 2**20

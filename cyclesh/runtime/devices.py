@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from cyclesh.runtime import memory
+
 
 def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in ``folder``, shared by all runs, jobs and tests.
@@ -43,6 +45,8 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     orders operations for memory instead. Accelerators always do.
     """
     options = None
+    if jax.default_backend() == "cpu":
+        memory.leave_room()
     if save_memory and jax.default_backend() == "cpu":
         options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)

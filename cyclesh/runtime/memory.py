@@ -1,5 +1,7 @@
 """How much memory a computation may take."""
 
+import ctypes
+import functools
 import os
 import resource
 import sys
@@ -11,6 +13,26 @@ MEMINFO = Path("/proc/meminfo")
 STATUS = Path("/proc/self/status")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster's job
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+
+
+ROOM_BYTES = 256 * 2**20
+
+
+@functools.cache
+def leave_room() -> None:
+    """Leave room low in the heap for what is allocated while a training step runs.
+
+    A step's arrays are one block at the end of glibc's heap, and the next step's take its place: if
+    nothing came to lie behind it meanwhile. One small thing does, and the place is a few bytes too
+    short, for good. What has room elsewhere does not go there. Untouched, the room takes no memory.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+        libc.free.argtypes = (ctypes.c_void_p,)
+        room = libc.malloc(ROOM_BYTES)
+        libc.malloc(ROOM_BYTES)  # never freed: it keeps the room apart from the end of the heap
+        libc.free(room)
 
 
 def free_memory_bytes() -> int:
