@@ -237,6 +237,17 @@ def test_the_amount_that_the_user_gives_is_that_of_table_2():
     assert config(plan, by_modality["mr"]).data.real == (("mr", 7),)
 
 
+def test_what_the_user_sets_of_the_method_holds_for_its_arms():
+    base = default.build(None, "joint")
+    base.loss.shape, base.loss.seg_fake = 3.0, 0.2
+    plan = make_plan(base, HEART, SUBJECTS)
+    assert (config(plan, "all-ours-s0").loss.shape, config(plan, "all-ours-s0").loss.seg_fake) == (
+        3.0,
+        0.2,
+    )
+    assert config(plan, "all-no_sc-s0").loss.shape == config(plan, "all-gan-s0").loss.shape == 0.0
+
+
 def test_the_cap_on_steps_holds_for_every_trial():
     plan = plan_of("tiny,steps=3")
     assert {steps_of(config(plan, n)) for n, t in plan.trials.items() if t.arm != "judge"} == {3}

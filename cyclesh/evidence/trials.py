@@ -123,7 +123,8 @@ def steps_of(config: ConfigDict) -> int:
 def config_of(plan: Plan, trial: Trial, folder: Path) -> ConfigDict:
     """The config of a trial; ``folder`` holds the workdirs of its parents."""
     config = plan.base.copy_and_resolve_references()
-    apply_method(config, trial.method)
+    if trial.method != config.method:  # which would undo what the user set of its own fields
+        apply_method(config, trial.method)
     config.update_from_flattened_dict({**plan.common, **trial.fields})
     for player, parent in trial.init.items():
         config.init[player] = str(Path(folder).absolute() / parent)
