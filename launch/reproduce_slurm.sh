@@ -39,10 +39,12 @@ fi
 
 "${command[@]}" &
 child=$!
-trap 'kill -TERM "$child"' TERM
+handed_on=
+trap 'handed_on=1; kill -TERM "$child"' TERM
 wait "$child"
 status=$?
-while kill -0 "$child" 2>/dev/null; do # the trap ended the wait, not the program
+while [[ -n $handed_on ]]; do # the trap ended the wait; how a program ended, bash remembers
+    handed_on=
     wait "$child"
     status=$?
 done

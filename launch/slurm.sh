@@ -40,10 +40,12 @@ fi
 # Within the job. A SIGTERM that reaches this shell is handed on, and the tasks are waited for.
 "${train[@]}" &
 child=$!
-trap 'kill -TERM "$child"' TERM
+handed_on=
+trap 'handed_on=1; kill -TERM "$child"' TERM
 wait "$child"
 status=$?
-while kill -0 "$child" 2>/dev/null; do # the trap ended the wait, not the tasks
+while [[ -n $handed_on ]]; do # the trap ended the wait; how tasks ended, bash remembers
+    handed_on=
     wait "$child"
     status=$?
 done

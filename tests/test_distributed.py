@@ -3,17 +3,14 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ROOT
-from tiny_store import run_words, write_store
-from workdirs import arrays_of, without_times
+from processes import Group, free_port
+from tiny_store import EACH_STEP, run_words, write_store
+from workdirs import arrays_of, require_same_but_for_rounding, without_times
 
 from cyclesh.errors import Stopped, UserError
 from cyclesh.runtime import distributed, watch
@@ -93,12 +90,6 @@ def test_the_first_host_of_a_list(nodes, host):
     assert first_host(nodes) == host
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "127.0.0.1:many"])
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch, address):
     monkeypatch.setattr(distributed, "JOIN_S", 0.0)
@@ -127,49 +118,14 @@ def test_a_signal_is_told_in_training_and_ends_what_else_there_is(number):
 # ------------------------------------------------------------------------- processes for real
 
 
-class Group:
-    """Processes of one training run on this machine, on a CPU each."""
-
-    def __init__(self, workdir: Path, count: int, *words: str, env: list[dict] | None = None):
-        self.workdir = workdir
-        port = free_port()
-        command = [sys.executable, "-m", "cyclesh.main", *words, f"--workdir={workdir}"]
-        self.processes = []
-        for process in range(count):
-            place = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}")
-            own = [] if env else [*place, f"--process={process}"]
-            self.processes.append(
-                subprocess.Popen(
-                    [*command, *own],
-                    cwd=ROOT,
-                    env=os.environ | {"JAX_PLATFORMS": "cpu"} | (env[process] if env else {}),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-
-    def signal_after(self, rows: int, process: int, number: signal.Signals) -> float:
-        """Send it once so many rows are written; returns when that was."""
-        while len(read_rows(self.workdir)) < rows:
-            assert all(p.poll() is None for p in self.processes), self.wait()
-            time.sleep(0.05)
-        self.processes[process].send_signal(number)
-        return time.monotonic()
-
-    def wait(self) -> list[tuple[int, str, str]]:
-        """Exit status, stdout and stderr of each."""
-        ends = []
-        for process in self.processes:
-            out, err = process.communicate(timeout=900)
-            ends.append((process.returncode, out, err))
-        return ends
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory) -> list[str]:
+def words(store) -> list[str]:
     """Of a run of eight steps."""
-    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
     return run_words(store, "baseline", "batch=2,epochs=4")
 
 
@@ -216,6 +172,25 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path, words)
     require_equal_runs(tmp_path / "one", tmp_path / "two", 8)
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
     assert results[0]["checkpoint"]["step"] == results[1]["checkpoint"]["step"]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_joint_steps_of_one(tmp_path, store):
+    """All six networks and the pools, each process's share of which goes on after a stop."""
+    words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
+    (status, _, err), *_ = Group(tmp_path / "one", 1, *words).wait()
+    assert status == 0, err
+
+    group = Group(tmp_path / "two", 2, *words)
+    group.signal_after(1, 0, signal.SIGTERM)
+    ends = group.wait()
+    assert [status for status, *_ in ends] == [75, 75], ends
+    kept = read_rows(tmp_path / "two")
+    assert len(kept) < 4
+    ends = Group(tmp_path / "two", 2, *words).wait()
+    assert [status for status, *_ in ends] == [0, 0], ends
+    assert read_rows(tmp_path / "two")[: len(kept)] == kept
+    require_same_but_for_rounding(tmp_path / "two", tmp_path / "one", 4)
 
 
 @pytest.mark.slow

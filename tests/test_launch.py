@@ -90,7 +90,7 @@ def test_a_job_is_requeued_when_its_state_was_saved_or_a_few_times_when_it_was_k
     assert ("scontrol requeue 7" in notes()) == requeued
 
 
-@pytest.mark.parametrize("status", [75, 0, 2, 137])
+@pytest.mark.parametrize("status", [75, 0, 2, 137, 143])
 def test_a_trial_is_requeued_only_when_its_state_was_saved(cluster, status):
     command, env, notes = cluster
     command("py", f"exit {status}")
@@ -113,6 +113,24 @@ def test_signals_to_the_job_reach_the_tasks_which_are_waited_for(cluster, script
     for _ in range(signals):
         time.sleep(0.3)  # its trap is set right after its note
         job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=20) == 75
+    assert notes()[-1] == "scontrol requeue 7"
+
+
+@pytest.mark.parametrize(("script", "program"), [(SLURM, "srun"), (TRIAL, "py")])
+def test_a_task_that_ends_while_the_signal_is_handed_on_ends_as_it_says(cluster, script, program):
+    """Its own status counts, not the 143 of the wait that the signal ended."""
+    command, env, notes = cluster
+    command(program, "trap 'exit 75' TERM; while :; do sleep 0.05; done")
+    words = WORDS if script == SLURM else ("/a run", "table1")
+    # The script's own `kill` takes so long that the task is gone when it returns.
+    slow = '() { builtin kill "$@"; local status=$?; sleep 0.5; return $status; }'
+    env |= {"SLURM_JOB_ID": "7", "PYTHON": "py", "BASH_FUNC_kill%%": slow}
+    job = subprocess.Popen(["bash", str(script), *words], env=env | {"SLURM_RESTART_COUNT": "3"})
+    while not notes():
+        time.sleep(0.05)
+    time.sleep(0.3)  # its trap is set right after its note
+    job.send_signal(signal.SIGTERM)
     assert job.wait(timeout=20) == 75
     assert notes()[-1] == "scontrol requeue 7"
 

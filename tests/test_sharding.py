@@ -2,19 +2,25 @@
 
 import math
 import re
+import signal
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
+from processes import Group, virtual_devices
 from tiny_runs import CLASSES, SHAPE, build, quick_jit, random_volumes, tiny_config
+from tiny_store import EACH_STEP, run_words, write_store
+from workdirs import arrays_of, require_same_but_for_rounding, without_times
 
 from cyclesh import halo, ops, state
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.runtime import sharding
+from cyclesh.runtime.logs import read_rows
 from cyclesh.state import Players
 from cyclesh.step import make_step, make_weights
 
@@ -205,3 +211,60 @@ def test_a_batch_is_spread_as_it_is():
         assert image.addressable_shards[3].data.shape == (1, SHAPE[0] // 2, *SHAPE[1:], 1)
     assert sharding.data_share(mesh) == (0, 1) == sharding.data_share(None)
     assert sharding.spread(batch, None) is batch
+
+
+# ---------------------------------------------------------------------------------- whole runs
+
+DEPTH = "--config.compute.depth_devices=2"
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> tuple[list[str], Path]:
+    """Words of a joint run of four steps, and its workdir once one device has made them."""
+    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
+    words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    (status, _, err), *_ = Group(workdir, 1, *words).wait()
+    assert status == 0, err
+    return words, workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "more"),
+    [((2, 1), ()), ((2, 1), (DEPTH,)), ((1, 2), (DEPTH,))],
+    ids=["batch, then one", "depth, then one", "one, then depth"],
+)
+def test_a_stopped_run_goes_on_with_other_devices_and_ends_as_on_one(
+    tmp_path, straight, devices, more
+):
+    """Through the real loop: trained, validated, saved, stopped by a signal, restored, scored."""
+    words, expected = straight
+    run, kept = tmp_path / "run", []
+    for count, stopped in zip(devices, (True, False), strict=True):
+        own = more if count > 1 else ()
+        life = Group(run, 1, *words, *own, env=[virtual_devices(count)])
+        if stopped:
+            life.signal_after(1, 0, signal.SIGTERM)
+        (status, _, err), *_ = life.wait()
+        assert status == (75 if stopped else 0), err
+        assert ("2 of 2 devices in use" in err) == (count == 2)
+        assert read_rows(run)[: len(kept)] == kept
+        kept = read_rows(run)
+        assert (len(kept) < 4) == stopped
+    require_same_but_for_rounding(run, expected, 4)
+
+
+@pytest.mark.slow
+def test_steps_that_begin_before_the_last_has_ended_give_the_same_bits(tmp_path, straight):
+    """The program has the steps of a CPU wait for one another; of several devices, too."""
+    runs = {"as it is": {}, "at once": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "true"}}
+    for name, env in runs.items():
+        own = [virtual_devices(2) | env]
+        (status, _, err), *_ = Group(tmp_path / name, 1, *straight[0], DEPTH, env=own).wait()
+        assert status == 0, err
+    rows, expected = (without_times(read_rows(tmp_path / name)) for name in runs)
+    assert rows == expected
+    arrays, expected = (arrays_of(tmp_path / name, 4) for name in runs)
+    assert arrays.keys() == expected.keys()
+    assert [name for name in arrays if not np.array_equal(arrays[name], expected[name])] == []

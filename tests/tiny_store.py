@@ -19,6 +19,8 @@ DESCRIPTION = Description(
     windows=(("fixed", -1, 1), ("fixed", -1, 1)),
 )
 SPLITS = ("train", "train", "train", "val", "test")  # of the volumes of either modality
+# Flags of a run that validates and saves after each of its steps, and keeps all it saved.
+EACH_STEP = ("--config.log.validate_epochs=0.01", "--config.log.keep_every_steps=1")
 GREY = {"ct": (-0.9, 0.1, 0.6), "mr": (-0.5, 0.7, -0.1)}  # of background, shell, core
 
 
