@@ -30,6 +30,7 @@ from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.prepare import prepare
 from cyclesh.data.recipe import draw_up
 from cyclesh.data.store import VOLUMES, Store
+from cyclesh.runtime.memory import process_peak_bytes
 
 
 def grid_of(raw: Path, args: argparse.Namespace) -> Description:
@@ -45,10 +46,8 @@ def measure(raw: Path, target: Path, args: argparse.Namespace) -> dict:
     begin = time.perf_counter()
     store = prepare(draw_up(raw, target, grid_of(raw, args)), progress=False)
     seconds = time.perf_counter() - begin
-    own, workers = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    own = process_peak_bytes() / 2**20
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     size = sum(path.stat().st_size for path in (target / VOLUMES).iterdir())
     return {
         "volumes": len(store.volumes),

@@ -47,6 +47,6 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     options = None
     if jax.default_backend() == "cpu":
         memory.leave_room()
-    if save_memory and jax.default_backend() == "cpu":
-        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+        if save_memory:
+            options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)

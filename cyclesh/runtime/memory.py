@@ -14,7 +14,6 @@ STATUS = Path("/proc/self/status")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster's job
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
-
 ROOM_BYTES = 256 * 2**20
 
 
@@ -60,10 +59,11 @@ def _job_bytes() -> float:
 def peak_memory_bytes() -> int:
     """The most that the first device held so far, or this process where the device is the CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("peak_bytes_in_use") or _process_peak_bytes()
+    return stats.get("peak_bytes_in_use") or process_peak_bytes()
 
 
-def _process_peak_bytes() -> int:
+def process_peak_bytes() -> int:
+    """The most memory that this process held so far."""
     # ru_maxrss, unlike this line, counts what the process held that this one was forked from.
     if (peak := _kilobytes(STATUS, "VmHWM:")) is not None:
         return peak * 1024
