@@ -21,7 +21,7 @@ from cyclesh.data.locate import description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
 from cyclesh.runtime import sharding
-from cyclesh.runtime.devices import no_compilation_cache
+from cyclesh.runtime.devices import compile_step, no_compilation_cache
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -149,7 +149,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
     with no_compilation_cache():
-        step = work.jit_step().lower(work.state_shapes(), batch).compile()
+        step = compile_step(work.jit_step(), work.state_shapes(), batch)
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)

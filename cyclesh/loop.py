@@ -17,6 +17,7 @@ from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.devices import compile_step
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
@@ -81,7 +82,7 @@ def loop(
     for batch in run.batches(step):
         phase = run.phase_at(step)
         if phase.name not in steppers:
-            steppers[phase.name] = compiled_step(run, phase)
+            steppers[phase.name] = compiled_step(run, phase, current, batch)
         current, metrics = steppers[phase.name](current, batch)
         if pending:  # one step behind, so that the device does not wait for the host
             settle(run, pending, out)
@@ -114,14 +115,16 @@ def loop(
     return step
 
 
-def compiled_step(run: Run, phase: Phase) -> Callable:
-    """The compiled step of a phase; the old state's buffers become the new one's."""
+def compiled_step(run: Run, phase: Phase, current: TrainState, batch: dict) -> Callable:
+    """A phase's step, compiled for such arguments; the old state's buffers become the new one's."""
     classes = run.store.description.classes
     nets = make_networks(run.config, classes, depth_mesh(run.mesh))
     skips = run.config.optim.skip_nonfinite > 0
     weights = make_weights(run.config)
     step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
-    return jit_spread(step, run.mesh, run.state_shardings(), run.config.compute.save_memory)
+    save_memory = run.config.compute.save_memory
+    jitted = jit_spread(step, run.mesh, run.state_shardings(), save_memory)
+    return compile_step(jitted, current, batch)
 
 
 def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str, float]:

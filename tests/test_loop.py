@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from command_line import call
@@ -127,10 +128,25 @@ def test_a_phase_s_step_is_compiled_once(tmp_path):
     run = build_run(config, tmp_path / "run", Store.open(write_store(tmp_path / "balls")))
     with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
         state, _ = first_state(run, checkpoints)
-    step = compiled_step(run, run.phases[-1])
-    for batch, _ in zip(run.batches(0), range(3), strict=False):
-        state, _ = step(state, batch)
-    assert int(state.step) == 3 and step._cache_size() == 1
+    batches = run.batches(0)
+    first = next(batches)
+    step = compiled_step(run, run.phases[-1], state, first)
+    heard = []
+
+    def hear(event: str, *_, **__) -> None:
+        heard.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        jax.jit(lambda x: x + 3)(1.0)
+        assert any("compile" in event for event in heard)  # this is how it would sound
+        heard.clear()
+        for batch in (first, next(batches), next(batches)):
+            state, _ = step(state, batch)
+        assert not any("compile" in event for event in heard)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert int(state.step) == 3
 
 
 def slices_of(volume: np.ndarray, **networks) -> dict[str, np.ndarray]:

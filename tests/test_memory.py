@@ -62,7 +62,7 @@ libc = ctypes.CDLL(None)
 for name in ("malloc", "sbrk"):
     getattr(libc, name).argtypes, getattr(libc, name).restype = (ctypes.c_size_t,), ctypes.c_void_p
 if sys.argv[1] == "room":
-    memory.leave_room()
+    memory.tidy_heap()
 before = libc.sbrk(0)
 for _ in range(10):
     libc.malloc(20 * 2**20)

@@ -26,7 +26,7 @@ NAMES = {
     "ours": "Ours (R+S)",
     "real": "Baseline (R+R)",
     "no_sc": "gamma 0",
-    "sc": "gamma 1",
+    "sc": "shape consistency",
 }
 CASES = 2  # shown of each direction or modality
 

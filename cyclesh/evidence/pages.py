@@ -23,7 +23,8 @@ TITLES = {
 NOTES = {
     "table1": "Both go on from the same pre-trained generators for equally many updates, `no_sc` "
     "with gamma 0. Scored at the checkpoint that is best on validation: by S-score for `no_sc`, by "
-    "Dice for `sc`, which favours `no_sc` if either.",
+    "Dice for `sc`, which favours `no_sc` if either. `sc_gamma1`, where it stands, is `sc` with "
+    "the paper's gamma.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
     "modality; the other modality keeps all of its volumes.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "

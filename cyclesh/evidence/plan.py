@@ -27,6 +27,7 @@ OUTPUTS = (
     "scratch",
     "flood",
 )
+PAPER_GAMMA = 1.0  # 3.6
 
 
 def make_plan(
@@ -85,9 +86,15 @@ class _Builder(Arms):
         self.needs[output] += trials
 
     def table1(self) -> None:
-        for method, arm in (("no_sc", "no_sc"), ("sc", "ours")):
+        """Without and with shape consistency, and with the paper's gamma where ours is another."""
+        arms = {"no_sc": ("no_sc", {}), "sc": ("ours", {})}
+        if self.base.loss.shape != PAPER_GAMMA:
+            gamma = {"suffix": f"-gamma{PAPER_GAMMA:g}", "loss__shape": PAPER_GAMMA}
+            arms["sc_gamma1"] = ("ours", gamma)
+        seeds = self.seeds(self.scale.table_seeds)
+        for method, (arm, more) in arms.items():
             for modality in (self.a, self.b):
-                trials = [self.arm(arm, {}, seed) for seed in self.seeds(self.scale.table_seeds)]
+                trials = [self.arm(arm, {}, seed, **more) for seed in seeds]
                 self.cell("table1", method, modality, S_SCORE, None, trials)
 
     def table2(self) -> None:
@@ -179,7 +186,7 @@ class _Builder(Arms):
                 self.cell("figure8", arm, self.b, DICE, share, trials)
 
     def displacement(self) -> None:
-        """Section 3.2: generators composed with a shift and its inverse, gamma 0 and gamma 1."""
+        """Section 3.2: generators composed with a shift and its inverse, then gamma 0 and ours."""
         fields = self.late()
         fields["log.keep_every_steps"] = self.scale.measured_every
         for arm, method, players in (
@@ -224,6 +231,8 @@ class _Builder(Arms):
 # What a table's arms are compared in: (output, better, worse, primary).
 COMPARED = (
     ("table1", "sc", "no_sc", True),
+    ("table1", "sc", "sc_gamma1", False),
+    ("table1", "sc_gamma1", "no_sc", False),
     ("table2", "ours", "baseline", True),
     ("table2", "ours", "ada", False),
     ("table2", "ada", "baseline", False),

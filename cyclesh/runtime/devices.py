@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+from jax.stages import Compiled
 
 from cyclesh.runtime import memory
 
@@ -45,8 +46,14 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     orders operations for memory instead. Accelerators always do.
     """
     options = None
-    if jax.default_backend() == "cpu":
-        memory.leave_room()
-        if save_memory:
-            options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if save_memory and jax.default_backend() == "cpu":
+        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
+
+
+def compile_step(step: Callable, *args) -> Compiled:
+    """Compile what `jit_step` made for such arguments, and tidy up behind the compiler."""
+    compiled = step.lower(*args).compile()
+    if jax.default_backend() == "cpu":
+        memory.tidy_heap()
+    return compiled

@@ -1,7 +1,6 @@
 """How much memory a computation may take."""
 
 import ctypes
-import functools
 import os
 import resource
 import sys
@@ -17,21 +16,27 @@ CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 ROOM_BYTES = 256 * 2**20
 
 
-@functools.cache
-def leave_room() -> None:
-    """Leave room low in the heap for what is allocated while a training step runs.
+def tidy_heap() -> None:
+    """Make glibc's heap ready for training steps, once the compiler has left it in pieces.
 
-    A step's arrays are one block at the end of glibc's heap, and the next step's take its place: if
-    nothing came to lie behind it meanwhile. One small thing does, and the place is a few bytes too
-    short, for good. What has room elsewhere does not go there. Untouched, the room takes no memory.
+    What is free is given back, as the compiler held nearly as much as a step will and the step's
+    arrays are one block, which fits in none of the pieces. And room is left low in the heap for
+    what is allocated while a step runs: the block lies at the end, and the next step's takes its
+    place if nothing came to lie behind it meanwhile. One small thing does, and the place is a few
+    bytes too short, for good. What has room elsewhere does not go there. Untouched, the room takes
+    no memory.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
-        libc.free.argtypes = (ctypes.c_void_p,)
-        room = libc.malloc(ROOM_BYTES)
-        libc.malloc(ROOM_BYTES)  # never freed: it keeps the room apart from the end of the heap
-        libc.free(room)
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):  # not glibc
+        return
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes = (ctypes.c_void_p,)
+    libc.malloc_trim(0)
+    room = libc.malloc(ROOM_BYTES)
+    libc.malloc(ROOM_BYTES)  # never freed: it keeps the room apart from the end of the heap
+    libc.free(room)
 
 
 def free_memory_bytes() -> int:
