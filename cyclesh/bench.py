@@ -25,6 +25,7 @@ from cyclesh.runtime.devices import compile_step, no_compilation_cache
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
+    applied,
     discriminator_loss,
     generator_loss,
     make_step,
@@ -229,7 +230,7 @@ def make_parts(work: Workload) -> dict[str, Callable]:
     And the translation that S reads, where no update of G makes it.
     """
     nets = work.nets_of_step()
-    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
+    apply = applied(nets)
     weights, phase = make_weights(work.config), work.phase
 
     def of_domains(volumes: dict) -> dict:

@@ -124,6 +124,15 @@ def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args)
     return optax.apply_updates(params, updates), opt, value, aux, optax.tree.norm(grads)
 
 
+def applied(nets: Players) -> Players:
+    """Each kind of network as a function of (parameters, volumes).
+
+    Jitted, though a step is anyway: so it is traced once for a shape and not at each of the step's
+    calls, which is most of a new process's way to its first step. XLA inlines it again.
+    """
+    return Players(*(jax.jit(lambda p, x, net=net: net.apply({"params": p}, x)) for net in nets))
+
+
 def make_step(
     nets: Players,
     optimisers: Players,
@@ -143,7 +152,7 @@ def make_step(
     "grad" the norm of its gradient. "finite" tells whether all of them are; with
     ``skip_nonfinite``, a step where they are not changes nothing but the step's number.
     """
-    apply = Players(*(lambda p, x, net=net: net.apply({"params": p}, x) for net in nets))
+    apply = applied(nets)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         real = {d: Volumes(*batch["real"][d]) for d in DOMAINS}
