@@ -24,7 +24,7 @@ from cyclesh.runtime.progress import Progress
 from cyclesh.runtime.sharding import depth_mesh, jit_spread, on_one_device
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.settings import STOP_METRICS
-from cyclesh.state import Phase, TrainState, make_networks
+from cyclesh.state import Phase, TrainState
 from cyclesh.step import make_step, make_weights
 from cyclesh.workdir import CHECKPOINTS
 
@@ -117,8 +117,7 @@ def loop(
 
 def compiled_step(run: Run, phase: Phase, current: TrainState, batch: dict) -> Callable:
     """A phase's step, compiled for such arguments; the old state's buffers become the new one's."""
-    classes = run.store.description.classes
-    nets = make_networks(run.config, classes, depth_mesh(run.mesh))
+    nets = run.make_nets(depth_mesh(run.mesh))
     skips = run.config.optim.skip_nonfinite > 0
     weights = make_weights(run.config)
     step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)

@@ -6,10 +6,10 @@ train.lock is held by the process that trains there.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -51,10 +51,16 @@ class Run:
     workdir: Path
     store: Store
     loader: Loader
-    nets: Players
+    # Of the mesh if no device holds a volume whole, else of None (`sharding.depth_mesh`).
+    make_nets: Callable[[Mesh | None], Players]
     optimisers: Players
     phases: tuple[Phase, ...]
     epoch_steps: int
+
+    @cached_property
+    def nets(self) -> Players:
+        """The networks for whole volumes."""
+        return self.make_nets(None)
 
     @property
     def total_steps(self) -> int:
@@ -147,7 +153,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
         workdir=Path(workdir),
         store=store,
         loader=Loader(store, subset, augment, config.batch, config.seed),
-        nets=state.make_networks(config, store.description.classes),
+        make_nets=partial(state.make_networks, config, store.description.classes),
         optimisers=state.make_optimisers(config, epoch_steps),
         phases=state.make_phases(config),
         epoch_steps=epoch_steps,

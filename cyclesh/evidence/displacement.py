@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cyclesh import evaluate, judges, loop, train
@@ -35,6 +36,7 @@ from cyclesh.run import (
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import use_compilation_cache
 from cyclesh.scoring.shift import phase_shift_mm, structures_shift_mm
+from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS
 
 Shift = tuple[int, int, int]
@@ -84,7 +86,12 @@ def train_displaced(
     check_workdir(config, workdir)
     store = open_store(config, progress=not quiet)
     plain = build_run(config, workdir, store)
-    run = replace(plain, nets=plain.nets._replace(gen=Shifted(plain.nets.gen)))
+
+    def make_nets(mesh: Mesh | None) -> Players:
+        nets = plain.make_nets(mesh)
+        return nets._replace(gen=Shifted(nets.gen))
+
+    run = replace(plain, make_nets=make_nets)
     train.claim(run)
     judge = judges.get_judges(config, store, quiet)
     save_start(plain, run, shift)
