@@ -13,7 +13,6 @@ second as a training run gets them, read, augmented and stacked, both domains co
 import argparse
 import dataclasses
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.prepare import prepare
 from cyclesh.data.recipe import draw_up
 from cyclesh.data.store import VOLUMES, Store
+from cyclesh.data.workers import available_cores
 from cyclesh.runtime.memory import process_peak_bytes
 
 
@@ -55,7 +55,7 @@ def measure(raw: Path, target: Path, args: argparse.Namespace) -> dict:
         "s_per_volume": round(seconds / len(store.volumes), 4),
         "own_peak_mb": round(own, 1),
         "worker_peak_mb": round(workers, 1),
-        "workers": os.cpu_count(),
+        "workers": available_cores(),
         "store_mb": round(size / 2**20, 1),
     }
 
