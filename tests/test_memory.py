@@ -64,7 +64,7 @@ for name in ("malloc", "sbrk"):
 if sys.argv[1] == "room":
     memory.tidy_heap()
 before = libc.sbrk(0)
-for _ in range(10):
+for _ in range(12):
     libc.malloc(20 * 2**20)
 print(libc.sbrk(0) - before)
 """
@@ -74,4 +74,4 @@ print(libc.sbrk(0) - before)
         command = [sys.executable, "-c", program, word]
         env = os.environ | {"GLIBC_TUNABLES": tunables}
         grown[word] = int(subprocess.check_output(command, env=env, text=True))
-    assert grown["room"] == 0 and grown["none"] >= 200 * 2**20
+    assert grown["room"] == 0 and grown["none"] >= 100 * 2**20  # 240, less what the heap has spare
