@@ -12,7 +12,6 @@ from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
 from cyclesh.run import Run
 from cyclesh.runtime.logs import read_rows
-from cyclesh.scoring.report import write_report
 from cyclesh.scoring.report_data import Event, ReportData
 
 REPORT = "report.html"
@@ -60,7 +59,7 @@ def write(scored: Scored, compared: Scored | None = None) -> Path:
     """
     path = scored.run.workdir / REPORT
     if compared is None:
-        write_report([scored.report_data(scored.run.workdir.name)], path)
+        _write([scored.report_data(scored.run.workdir.name)], path)
         return path
     one, two = scored.run.workdir, compared.run.workdir
     kinds = [s.run.store.description for s in (scored, compared)]
@@ -77,7 +76,7 @@ def write(scored: Scored, compared: Scored | None = None) -> Path:
         differ = "trained and scored on other data than the other run: their scores do not compare"
         second = compared.report_data(titles[1], [])
         second = replace(second, warnings=(differ, *second.warnings))
-    write_report([first, second], path)
+    _write([first, second], path)
     return path
 
 
@@ -119,3 +118,10 @@ def warnings(run: Run) -> Iterator[str]:
         if cut and volume.split == "test":
             listed = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in cut.items())
             yield f"{volume.id}: the crop cuts off {listed}"
+
+
+def _write(runs: Sequence[ReportData], path: Path) -> None:
+    # Imported here: it draws, and a run's first step need not wait until matplotlib is there.
+    from cyclesh.scoring.report import write_report
+
+    write_report(runs, path)
