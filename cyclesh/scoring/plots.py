@@ -1,5 +1,6 @@
 """Curves with error bars, and grids of slices: the paper's figures as matplotlib figures."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,34 +48,44 @@ class Tile(NamedTuple):
 
 
 def curves_figure(panels: Sequence[Panel], note: str = "") -> Figure:
-    """Panels side by side; bars are one standard deviation over seeds."""
+    """Panels side by side, one legend below; bars are one standard deviation over seeds."""
     with plot_style():
         figure = Figure(figsize=(4.2 * len(panels), 3.6))
+        named: dict[tuple[str, str], Line2D] = {}  # what several panels show is named once
         for axis, panel in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
         ):
-            _draw_panel(axis, panel)
-        _footer(figure, note)
+            for handle in _draw_panel(axis, panel):
+                named.setdefault((handle.get_label(), handle.get_linestyle()), handle)
+        handles = list(named.values())
+        widest = 0.9 + 0.075 * max(len(handle.get_label()) for handle in handles)  # inches
+        columns = max(1, int(figure.get_figwidth() / widest))
+        rows = math.ceil(len(handles) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+        figure.legend(handles=handles, loc="lower center", ncols=columns, handlelength=3)
+        _footer(figure, note, rows)
     return figure
 
 
-def _draw_panel(axis: Axes, panel: Panel) -> None:
+def _draw_panel(axis: Axes, panel: Panel) -> list[Line2D]:
+    """Draws it; returns what its lines and levels look like, for a legend."""
+    handles = []
     for line in panel.lines:
-        axis.errorbar(
-            line.x,
-            line.mean,
-            yerr=[0.0 if sd is None else sd for sd in line.sd],
-            label=line.label,
-            color=line_colour(line.colour),
-            linestyle=STYLES[line.style % len(STYLES)],
-            marker=MARKERS[line.colour % len(MARKERS)],
-            markersize=4,
-            capsize=2,
-        )
+        looks = {
+            "color": line_colour(line.colour),
+            "linestyle": STYLES[line.style % len(STYLES)],
+            "marker": MARKERS[line.colour % len(MARKERS)],
+            "markersize": 4,
+        }
+        bars = [0.0 if sd is None else sd for sd in line.sd]
+        axis.errorbar(line.x, line.mean, yerr=bars, capsize=2, **looks)
+        handles.append(Line2D([], [], label=line.label, **looks))
     for label, height in panel.levels:
-        axis.axhline(height, color=MUTED, linewidth=0.9, linestyle=":", label=label)
+        looks = {"color": MUTED, "linewidth": 0.9, "linestyle": ":"}
+        axis.axhline(height, **looks)
+        handles.append(Line2D([], [], label=label, **looks))
     axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
-    axis.legend()
+    return handles
 
 
 def tiles_figure(
@@ -103,10 +114,11 @@ def _draw_tile(axis: Axes, tile: Tile) -> None:
         side.set_visible(False)
 
 
-def _footer(figure: Figure, note: str) -> None:
-    """Room for a legend and, where there is one, a line below everything."""
+def _footer(figure: Figure, note: str, rows: int = 1) -> None:
+    """Room for a legend of so many rows and, where there is one, a line below everything."""
     height = figure.get_figheight()
-    figure.tight_layout(rect=(0, (0.35 if note or figure.legends else 0.0) / height, 1, 1), h_pad=1)
+    room = 0.35 + 0.2 * (rows - 1) if note or figure.legends else 0.0
+    figure.tight_layout(rect=(0, room / height, 1, 1), h_pad=1)
     if note:
         figure.text(
             0.5, 0.03 / height, note, fontsize=6.5, color=MUTED, ha="center", va="bottom", wrap=True
