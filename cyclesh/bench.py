@@ -282,13 +282,10 @@ def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, t
     """
     domain = DOMAINS[0]
     volume = jax.device_put(jax.device_get(batch["real"][domain][0])[:1])
-
-    def network(name: str) -> Callable:
-        return lambda tree, x: getattr(work.nets, name).apply({"params": tree}, x)
-
+    apply = applied(work.nets)
     trained = {name: getattr(current.params, name) for name in ("gen", "seg")}
     return {
-        name: (network(name), sharding.on_one_device(trees[domain]), volume)
+        name: (getattr(apply, name), sharding.on_one_device(trees[domain]), volume)
         for name, trees in trained.items()
         if trees
     }

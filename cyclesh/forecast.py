@@ -13,6 +13,7 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.domains import DOMAINS
 from cyclesh.run import check_workdir
+from cyclesh.runtime.devices import compile_step
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.workdir import CONFIG
@@ -47,7 +48,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     work = make_workload(config, description)
     batch = jax.eval_shape(lambda: _batch(work))
     shapes = work.state_shapes()
-    compiled = work.jit_step().lower(shapes, batch).compile()
+    compiled = compile_step(work.jit_step(), shapes, batch)
     memory = device_bytes(compiled.memory_analysis())
     if jax.default_backend() == "cpu":
         # Beside the step's arrays it holds the program, its libraries and the compiler.

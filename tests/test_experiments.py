@@ -372,6 +372,12 @@ def start(workdir: Path, only: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+def complete(workdir: Path, only: str) -> None:
+    process = start(workdir, only)
+    said = process.communicate()
+    assert process.returncode == 0, said
+
+
 def finished(workdir: Path) -> dict[Path, int]:
     """Records of trials, and when they were written."""
     return {p: p.stat().st_mtime_ns for p in workdir.glob("runs/*.json")}
@@ -393,9 +399,7 @@ def test_a_plan_runs_to_its_table_and_its_figure_and_may_be_stopped_on_the_way(t
     assert stop_after(start(tmp_path, outputs), tmp_path, 3, signal.SIGTERM) == 75
     before = finished(tmp_path)
     assert len(before) >= 3
-    process = start(tmp_path, outputs)
-    said = process.communicate()
-    assert process.returncode == 0, said
+    complete(tmp_path, outputs)
     after = finished(tmp_path)
     assert len(after) == 13 and all(after[path] == time for path, time in before.items())
     scores = {}
@@ -413,24 +417,19 @@ def test_a_plan_runs_to_its_table_and_its_figure_and_may_be_stopped_on_the_way(t
     assert len(first) == 4 and first[:2] == first[2:]
     assert "sc - no_sc" in (tmp_path / "table1.md").read_text()
     assert Image.open(tmp_path / "displacement.png").size > (400, 300)
-    process = start(tmp_path, outputs)
-    process.communicate()
-    assert process.returncode == 0 and finished(tmp_path) == after
+    complete(tmp_path, outputs)
+    assert finished(tmp_path) == after
 
 
 @pytest.mark.soak  # two plans of many trials, each a process
 def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_tables(tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    process = start(straight, "table1")
-    said = process.communicate()
-    assert process.returncode == 0, said
+    complete(straight, "table1")
     for how in (signal.SIGTERM, signal.SIGKILL):
         status = stop_after(start(broken, "table1"), broken, 2, how)
         assert status in (75, -signal.SIGKILL)
     times = finished(broken)
     assert len(times) >= 3
-    process = start(broken, "table1")
-    said = process.communicate()
-    assert process.returncode == 0, said
+    complete(broken, "table1")
     assert all(finished(broken)[path] == time for path, time in times.items())
     assert comparable(straight) == comparable(broken) != {}

@@ -43,10 +43,12 @@ def test_curves_have_a_panel_each_and_lines_told_apart_without_colour():
     lines = [Line(n, [0, 1], [0.5, 0.6], [None, 0.1], i, i) for i, n in enumerate("ab")]
     figure = curves_figure([Panel("t", "x", "y", lines, [("floor", 0.1)])] * 2, "note")
     assert len(figure.axes) == 2 and texts_within(figure)
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    styles = {(line.get_linestyle(), line.get_marker()) for line in drawn}
+    assert len(styles) >= 3  # two curves and the level
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "floor"]
-    styles = [handle.get_linestyle() for handle in legend.get_lines()]
-    assert len(set(styles)) == 3
+    assert len({handle.get_linestyle() for handle in legend.get_lines()}) == 3
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -59,6 +61,3 @@ def test_a_legend_of_long_names_lies_below_the_panels_and_on_the_sheet(count):
     (legend,) = figure.legends
     lowest = min(axis.get_tightbbox(renderer).y0 for axis in figure.axes)
     assert legend.get_window_extent(renderer).y1 <= lowest
-    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
-    styles = {(line.get_linestyle(), line.get_marker()) for line in drawn}
-    assert len(styles) >= 3  # two curves and the level

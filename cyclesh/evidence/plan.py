@@ -89,7 +89,7 @@ class _Builder(Arms):
         """Without and with shape consistency, and with the paper's gamma where ours is another."""
         arms = {"no_sc": ("no_sc", {}), "sc": ("ours", {})}
         if self.base.loss.shape != PAPER_GAMMA:
-            gamma = {"suffix": f"-gamma{PAPER_GAMMA:g}", "loss__shape": PAPER_GAMMA}
+            gamma = {"suffix": "-gamma1", "loss__shape": PAPER_GAMMA}
             arms["sc_gamma1"] = ("ours", gamma)
         seeds = self.seeds(self.scale.table_seeds)
         for method, (arm, more) in arms.items():
