@@ -214,3 +214,12 @@ def test_what_is_shown_with_the_example_model_runs_and_gives_what_is_said(tmp_pa
     found = [sidecar["agreement"]["share"] for sidecar in (crop, whole, tiles)]
     assert found == pytest.approx(list(map(float, said.groups()[:3])), abs=0.02)
     assert whole["in_one_pass"] and tiles["seam"]["mean"] == pytest.approx(float(said[4]), abs=3)
+    said = re.search(
+        r"they find (\d+) ml of right ventricle in the crop of `[^`]+`,\s+(\d+) ml over all of it",
+        LIMITS.read_text(encoding="utf-8"),
+    )
+    found = [
+        json.loads((tmp_path / f"{name}.json").read_text())["volume_ml"]["RV"]
+        for name in ("near", "far")
+    ]
+    assert found == pytest.approx(list(map(float, said.groups())), abs=3)
