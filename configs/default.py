@@ -134,7 +134,7 @@ def fields() -> ConfigDict:
     k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
     k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; "plain" (ops.py)
     k.remat = False  # recompute activations in the backward pass: saves memory, not on a CPU
-    k.save_memory = False  # CPU: half the memory of a step, up to a third slower
+    k.save_memory = False  # CPU: less memory for a step, up to a third slower
     k.data_devices = 0  # over which a batch is spread; 0: as many as divide it, of those there are
     k.depth_devices = 1  # over which the depth of each volume is spread, where one cannot hold it
     return c

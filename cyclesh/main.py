@@ -65,6 +65,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("processes", 0, "train: of how many processes this is one", 0)
 flags.DEFINE_integer("process", 0, "train: which of them, from 0", 0)
+flags.DEFINE_bool("help", False, "list the flags, do nothing")
 flags.DEFINE_bool("quiet", False, "print results only")
 flags.DEFINE_bool(
     "verbose", False, "train: a line for each row of metrics.jsonl, and libraries' messages"
@@ -192,6 +193,11 @@ def reproduce() -> int:
     from cyclesh.evidence import conduct
 
     only = FLAGS.only or experiments.OUTPUTS
+    if FLAGS.launch == "slurm" and FLAGS.output:
+        raise UserError(
+            "--output: goes with --launch=here; once the jobs have ended, give the same command "
+            "with it and without --launch"
+        )
     if FLAGS.trial:
         conduct.run_trial(need("workdir"), FLAGS.trial, FLAGS.quiet)
         print(f"{FLAGS.trial}: done")
@@ -348,7 +354,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         threading.excepthook = keep_threads_quiet
         return 0
 
-    return status_of(parsed) or status_of(together)
+    return status_of(parsed) or status_of(usage if FLAGS.help else together)
 
 
 def together() -> int:
@@ -361,6 +367,15 @@ def together() -> int:
             return distributed.together(place, lambda: status_of(train))
     with distributed.ended_by_signals():
         return MODES[FLAGS.mode]()
+
+
+def usage() -> int:
+    print(
+        "python -m cyclesh.main --config=configs/NAME.py[:PRESET][,key=value...] [--mode=MODE]\n"
+        f"modes: {', '.join(MODES)}; README.md has configs, presets and keys\n"
+        f"{FLAGS.main_module_help()}"
+    )
+    return 0
 
 
 def status_of(work: Callable[[], int]) -> int:

@@ -21,6 +21,12 @@ value where the paper gives one (the number in brackets is its section) and othe
 preset, then the method, then the command line change it, in this order; `config.json` of the run's
 folder has the outcome.
 """
+METHODS_NOTE = """\
+## Methods
+
+What each config file sets on top; "as it is": the preset's. Where the preset has none, `ada` also
+sets `schedule.pretrain_seg_epochs` and `schedule.pretrain_gan_epochs` to as many as it trains itself.
+"""
 SECTION = re.compile(r"    # --- (.+)")
 COMMENT = re.compile(r"    # (.+)")
 FIELD = re.compile(r"    (\w)\.(\w+) = (?:(\w) = )?([^#]*?)(?:  # (.+))?")
@@ -34,8 +40,8 @@ def page() -> str:
         *_field_tables(defaults),
         "## Presets\n\nWhat they change of the fields above.\n",
         *(_preset(name, fields, defaults) for name, fields in default.PRESETS.items()),
-        "## Methods\n\nWhat each config file sets on top.\n",
-        _methods(defaults),
+        METHODS_NOTE,
+        _methods(),
     ]
     return "\n".join(parts)
 
@@ -71,10 +77,13 @@ def _preset(name: str, fields: dict, defaults: dict) -> str:
     return f"### `{name}`\n\n{table}"
 
 
-def _methods(defaults: dict) -> str:
+def _methods() -> str:
     names = list(dict.fromkeys(field for fields in METHODS.values() for field in fields))
     rows = [
-        (f"`{method}`", *(_code(fields.get(name, defaults[name])) for name in names))
+        (
+            f"`{method}`",
+            *(_code(fields[name]) if name in fields else "as it is" for name in names),
+        )
         for method, fields in METHODS.items()
     ]
     return _table(("config", *(f"`{name}`" for name in names)), rows)

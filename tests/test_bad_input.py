@@ -348,6 +348,10 @@ COMMANDS = {
     "the paper from an input": (
         f"--mode=reproduce {CONFIG}:tiny --workdir=NEW --input=FOLDER", "--input=FOLDER: goes",
     ),
+    "copies of what jobs have yet to make": (
+        f"--mode=reproduce {CONFIG}:tiny --workdir=NEW --launch=slurm --output=NEW",
+        "--launch=here",
+    ),
     "a benchmark of a workdir": (
         f"--mode=bench {CONFIG}:tiny --workdir=WORK", "--workdir=WORK: goes with --mode=train",
     ),

@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+import pytest
+from command_line import ROOT
+
+from cyclesh.main import MODES, MODES_OF_FLAGS
+
+
+@pytest.mark.parametrize("words", (["--help"], ["--mode=segment", "--help"]))
+def test_help_lists_modes_and_flags_and_does_nothing(words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cyclesh.main", *words],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "CYCLESH_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(mode in done.stdout for mode in MODES)
+    for flag in MODES_OF_FLAGS:
+        assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout, flag
+    assert not list(tmp_path.iterdir())
