@@ -1,8 +1,7 @@
 """ADA (R+S) of Table 2: segmentors fine-tuned on real and synthetic volumes of frozen generators.
 
-The generators and the segmentors to start from are pre-trained in the same run, for as many epochs as
-the fine-tuning takes where the preset does not say. To take them from other runs instead, name these
-by `init.gen` and `init.seg` and set `schedule.pretrain_gan_epochs` and `..._seg_epochs` to 0.
+The generators and the segmentors to start from are pre-trained in the same run, by default for as
+many epochs as the fine-tuning takes, unless `init` names the runs that have them.
 """
 
 from configs import default

@@ -112,14 +112,14 @@ def fields() -> ConfigDict:
     s.min_delta = 0.0  # less than this is no progress
     s.from_epoch = 0  # of the method's phase; earlier ones never stop
 
-    # --- start trees from other runs' checkpoints: workdirs; empty: from scratch
+    # --- start trees from other runs: workdirs, whose G and S need no pre-training; empty: scratch
     c.init = ConfigDict({"gen": "", "disc": "", "seg": ""})
     c.init_checkpoint = "best"  # which of theirs: the "best" on validation, or the "last"
 
     # --- validation, checkpoints, logs
     c.log = g = ConfigDict()
     g.validate_epochs = 1.0  # between validations, each followed by a checkpoint
-    g.keep_every_steps = 0  # keep the checkpoints nearest every N steps too; 0: newest and best
+    g.keep_every_steps = 0  # save and keep one every N steps too; 0: only the newest and the best
     g.row_steps = 10  # between rows of metrics.jsonl; a validation always writes one
     g.report_cases = 6  # test cases a direction shown in the report
 

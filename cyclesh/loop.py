@@ -88,8 +88,9 @@ def loop(
             settle(run, pending, out)
         step, pending = step + 1, (step + 1, phase, metrics)
         validates, stop = run.validates_after(step), stopping()
+        saves = validates or stop or run.keeps_after(step)
         logs = validates or step % run.config.log.row_steps == 0
-        if not (logs or stop):
+        if not (logs or saves):
             continue
         row = {"step": step, "epoch": step / run.epoch_steps, "phase": phase.name}
         row |= settle(run, pending, out)
@@ -103,7 +104,7 @@ def loop(
         if logs:
             out.log.write(row)
             out.progress.logged(row)
-        if validates or stop:
+        if saves:
             meta = {"step": step, "store": run.store.sha256, "skipped": out.skips.count}
             out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
         if step >= run.total_steps or stalled(run, out.log.rows):
@@ -161,7 +162,12 @@ def validated(run: Run, model: Model, log: RunLog, step: int) -> dict[str, float
 
 
 def validation_score(run: Run, row: dict) -> float | None:
-    """What the best checkpoint is best in: Dice of both segmentors, or the S-score (gan)."""
+    """What the best checkpoint is best in: Dice of both segmentors, or the S-score (gan).
+
+    None before the method's own phase: networks that were only pre-trained are not its result.
+    """
+    if row["phase"] != run.phases[-1].name:
+        return None
     return row.get("val/dice" if "seg" in run.config.moves else "val/s_score")
 
 

@@ -112,6 +112,11 @@ class Run:
         every = max(1, round(self.config.log.validate_epochs * self.epoch_steps))
         return step % every == 0 or step == self.total_steps
 
+    def keeps_after(self, step: int) -> bool:
+        """Whether the checkpoint after ``step`` steps is one to keep on request."""
+        every = self.config.log.keep_every_steps
+        return bool(every) and step % every == 0
+
     def modality(self, domain: str) -> str:
         """The name of a domain's modality."""
         return self.store.description.modalities[DOMAINS.index(domain)]

@@ -24,8 +24,8 @@ folder has the outcome.
 METHODS_NOTE = """\
 ## Methods
 
-What each config file sets on top; "as it is": the preset's. Where the preset has none, `ada` also
-sets `schedule.pretrain_seg_epochs` and `schedule.pretrain_gan_epochs` to as many as it trains itself.
+What each config file sets on top; "as it is": the preset's. Where that pre-trains nothing, `ada`
+does, `schedule.pretrain_seg_epochs` and `schedule.pretrain_gan_epochs` being what it trains itself.
 """
 SECTION = re.compile(r"    # --- (.+)")
 COMMENT = re.compile(r"    # (.+)")

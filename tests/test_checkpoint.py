@@ -42,16 +42,22 @@ def test_the_newest_and_the_best_are_kept_whatever_came_between(tmp_path):
 
 
 def test_every_n_steps_are_kept_on_request(tmp_path):
-    save(tmp_path / "c", {step: None for step in range(1, 9)}, keep_every_steps=2)
+    save(tmp_path / "c", {step: -step for step in range(1, 9)}, keep_every_steps=3)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        assert {2, 4, 6, 7, 8} <= set(checkpoints.steps())
+        assert checkpoints.steps() == [1, 3, 6, 7, 8]  # 1 is the best
+
+
+def test_checkpoints_without_a_score_do_not_pile_up(tmp_path):
+    save(tmp_path / "c", {1: None, 2: None, 3: 0.5, 4: None, 5: None, 6: 0.2, 7: None})
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps() == [3, 6, 7]
 
 
 def test_a_score_that_is_not_a_number_is_never_best(tmp_path):
     save(tmp_path / "c", {1: 0.2, 2: float("nan"), 3: None})
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.best_step() == 1
-        assert checkpoints.steps() == [1, 2, 3]
+        assert checkpoints.steps() == [1, 2, 3]  # the best, and the newest two
 
 
 def test_of_equal_scores_the_later_is_best(tmp_path):

@@ -221,8 +221,6 @@ def test_a_run_starts_from_the_trees_of_another(finished, tmp_path):
         "--config=configs/ada.py:tiny,epochs=1",
         f"--config.init.gen={parent}",
         f"--config.init.seg={parent}",
-        "--config.schedule.pretrain_seg_epochs=0",
-        "--config.schedule.pretrain_gan_epochs=0",
         f"--workdir={workdir}",
     )
     with Checkpoints(parent / CHECKPOINTS) as checkpoints:

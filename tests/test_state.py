@@ -51,9 +51,32 @@ def test_ada_pre_trains_what_it_needs_then_moves_segmentors_only():
 
 @pytest.mark.parametrize("preset", default.PRESETS)
 @pytest.mark.parametrize("method", ["gan", "cyclegan"])
-def test_translation_alone_trains_no_segmentors(method, preset):
-    phases = state.make_phases(default.build(preset, method))
-    assert not any("seg" in phase.moves for phase in phases)
+def test_translation_alone_trains_no_segmentors_and_asks_none(method, preset):
+    config = default.build(preset, method)
+    assert not any("seg" in p.moves or p.shape_weight for p in state.make_phases(config))
+    assert state.players_in_use(config) == ("gen", "disc")
+
+
+@pytest.mark.parametrize("preset", default.PRESETS)
+def test_ada_s_generators_never_knew_shape_consistency(preset):
+    assert not any(p.shape_weight for p in state.make_phases(ada.get_config(preset)))
+
+
+@pytest.mark.parametrize(
+    ("init", "names"),
+    [
+        ((), ["pretrain_seg", "pretrain_gan", "joint"]),
+        (("seg",), ["pretrain_gan", "joint"]),
+        (("gen",), ["pretrain_seg", "joint"]),
+        (("disc",), ["pretrain_seg", "pretrain_gan", "joint"]),
+        (("gen", "disc", "seg"), ["joint"]),
+    ],
+)
+def test_what_comes_from_another_run_is_not_pre_trained(init, names):
+    config = default.build("phantom", "joint")
+    for name in init:
+        config.init[name] = "runs/other"
+    assert [phase.name for phase in state.make_phases(config)] == names
 
 
 @pytest.mark.parametrize(

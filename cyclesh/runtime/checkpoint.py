@@ -38,7 +38,11 @@ class Checkpoints:
         """
         keep = [
             policies.LatestN(2),  # the newest, and the one to fall back to should it be damaged
-            policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1),
+            policies.BestN(
+                get_metric_fn=lambda metrics: metrics[SCORE],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
         ]
         if keep_every_steps:
             keep.append(policies.EveryNSteps(keep_every_steps))
