@@ -259,7 +259,9 @@ def make_parts(work: Workload) -> dict[str, Callable]:
             lambda p, source: (p.disc, p.seg, apply, source, weights, phase.shape_weight),
         ),
         "disc": part(
-            "disc", discriminator_loss, lambda p, source: (apply, source, stand_ins(source).fake)
+            "disc",
+            discriminator_loss,
+            lambda p, source: (apply, source, stand_ins(source).fake, weights),
         ),
         "seg": part(
             "seg",

@@ -76,8 +76,10 @@ def generator_loss(
     return total, (made, terms)
 
 
-def discriminator_loss(disc_params, apply: Players, real: dict, fake: dict) -> tuple[Array, dict]:
-    """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains."""
+def discriminator_loss(
+    disc_params, apply: Players, real: dict, fake: dict, weights: Weights
+) -> tuple[Array, dict]:
+    """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains and weighted."""
 
     def score(images: dict, target: float) -> Array:
         return sum(
@@ -88,7 +90,7 @@ def discriminator_loss(disc_params, apply: Players, real: dict, fake: dict) -> t
         "real": score(per_domain(lambda d: real[d].image), 1.0),
         "fake": score(fake, 0.0),
     }
-    return terms["real"] + terms["fake"], terms
+    return weights.disc * (terms["real"] + terms["fake"]), terms
 
 
 def segmentor_loss(
@@ -122,6 +124,15 @@ def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args)
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, *args)
     updates, opt = tx.update(grads, opt, params)
     return optax.apply_updates(params, updates), opt, value, aux, optax.tree.norm(grads)
+
+
+def through_pools(pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
+    """Each domain's fakes into its history pool, and as many out of it: pools, fakes."""
+    drawn = {
+        d: push_and_sample(pools[d], fakes[d], jax.random.fold_in(key, i))
+        for i, d in enumerate(DOMAINS)
+    }
+    return {d: drawn[d][0] for d in DOMAINS}, {d: drawn[d][1] for d in DOMAINS}
 
 
 def applied(nets: Players) -> Players:
@@ -178,18 +189,10 @@ def make_step(
             fakes = made.fake
             if pools:
                 key = jax.random.fold_in(jax.random.key(seed), state.step)
-                drawn = {
-                    d: push_and_sample(pools[d], fakes[d], jax.random.fold_in(key, i))
-                    for i, d in enumerate(DOMAINS)
-                }
-                pools, fakes = ({d: drawn[d][part] for d in DOMAINS} for part in (0, 1))
-
-            def weighted(*args):
-                total, terms = discriminator_loss(*args)
-                return weights.disc * total, terms
-
+                pools, fakes = through_pools(pools, fakes, key)
+            args = (apply, real, fakes, weights)
             new_disc, opt_disc, total, terms, norm = update(
-                weighted, optimisers.disc, disc, opt.disc, apply, real, fakes
+                discriminator_loss, optimisers.disc, disc, opt.disc, *args
             )
             new, opt = new._replace(disc=new_disc), opt._replace(disc=opt_disc)
             log("disc", total, terms, norm)

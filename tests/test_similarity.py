@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cyclesh.scoring.similarity import histogram_match, mae, psnr_db, similarity, ssim
+from cyclesh.scoring.similarity import mae, psnr_db, similarity, ssim
 
 
 def _smooth_pair(shape):
@@ -82,27 +82,3 @@ def test_shapes_must_agree():
     for measure in (mae, lambda a, b: psnr_db(a, b, 2.0), lambda a, b: ssim(a, b, 2.0)):
         with pytest.raises(ValueError, match="shape"):
             measure(np.zeros((12, 12, 1)), np.zeros((12, 12, 12)))
-
-
-def test_histogram_match_undoes_a_monotone_map():
-    rng = np.random.default_rng(5)
-    reference = rng.standard_normal((6, 7, 8)).astype(np.float32)
-    np.testing.assert_array_equal(histogram_match(np.exp(reference), reference), reference)
-
-
-def test_histogram_match_takes_over_the_distribution_and_keeps_the_order():
-    rng = np.random.default_rng(6)
-    image, reference = rng.random((9, 9, 9)), rng.gamma(2.0, size=(12, 10, 8))
-    matched = histogram_match(image, reference)
-    assert matched.shape == image.shape and matched.dtype == np.float32
-    deciles = np.linspace(0.1, 0.9, 9)
-    np.testing.assert_allclose(
-        np.quantile(matched, deciles), np.quantile(reference, deciles), rtol=0.02
-    )
-    assert np.all(np.diff(matched.ravel()[np.argsort(image.ravel())]) >= 0)
-
-
-def test_histogram_match_by_hand():
-    image = np.array([0, 0, 1, 2])  # cumulative shares 1/2, 3/4, 1
-    reference = np.array([10, 20, 20, 30])  # cumulative shares 1/4, 3/4, 1
-    np.testing.assert_allclose(histogram_match(image, reference), [15, 15, 20, 30])

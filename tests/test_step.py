@@ -173,8 +173,9 @@ def test_terms_of_no_weight_are_not_computed():
 def test_discriminators_tell_real_from_fake():
     real, made = (random_volumes(seed, shape=(2, 3, 4)) for seed in (0, 1))
     fakes = {d: jnp.asarray(made[d][0]) for d in DOMAINS}
+    weights = step.Weights(cycle=10.0, identity=0.0, disc=0.5)
     total, terms = step.discriminator_loss(
-        {"A": D_A, "B": D_B}, SCALAR, {d: Volumes(*real[d]) for d in DOMAINS}, fakes
+        {"A": D_A, "B": D_B}, SCALAR, {d: Volumes(*real[d]) for d in DOMAINS}, fakes, weights
     )
     (x_A, _), (x_B, _), (f_A, _), (f_B, _) = *real.values(), *made.values()
     by_hand = {
@@ -183,7 +184,7 @@ def test_discriminators_tell_real_from_fake():
     }
     for name, expected in by_hand.items():
         np.testing.assert_allclose(terms[name], expected, rtol=1e-5)
-    np.testing.assert_allclose(total, by_hand["real"] + by_hand["fake"], rtol=1e-5)
+    np.testing.assert_allclose(total, 0.5 * (by_hand["real"] + by_hand["fake"]), rtol=1e-5)
 
 
 # ----------------------------------------------------------------------- steps of toy networks

@@ -6,6 +6,8 @@ import numpy as np
 def match_histogram(image: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     """The monotone map of an image's values that gives it the distribution of a reference.
 
+    Values that many voxels share, as clipped air does, go where the last of these voxels would.
+
     Args:
       image: any shape.
       quantiles: of the reference, in equal steps from its least to its largest value.

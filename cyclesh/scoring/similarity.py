@@ -66,23 +66,6 @@ def ssim(image: np.ndarray, reference: np.ndarray, data_range: float) -> float:
     return float(np.mean(luminance * structure))
 
 
-def histogram_match(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The monotone map of `image` that gives it the intensity distribution of `reference`.
-
-    It is the best that a translation can do by intensity alone, without looking at the anatomy.
-    The volumes may differ in shape. Equal intensities stay equal.
-
-    Returns:
-        float32, shape of `image`.
-    """
-    _, index, counts = np.unique(image.ravel(), return_inverse=True, return_counts=True)
-    values, reference_counts = np.unique(reference.ravel(), return_counts=True)
-    quantiles = np.cumsum(counts) / image.size
-    reference_quantiles = np.cumsum(reference_counts) / reference.size
-    matched = np.interp(quantiles, reference_quantiles, values)
-    return matched[index].reshape(image.shape).astype(np.float32)
-
-
 def _require_one_shape(image: np.ndarray, reference: np.ndarray) -> None:
     if image.shape != reference.shape:
         raise ValueError(f"image has shape {image.shape}, reference has {reference.shape}")
