@@ -187,7 +187,9 @@ class ResNetGenerator(nn.Module):
     """The generator of CycleGAN in 3D, which the paper criticises in Figure 3.
 
     Two stride-2 convolutions, residual blocks at the bottom, two transposed convolutions, no long
-    skips. Kept for that comparison only.
+    skips. Unlike the original, its stem and its output convolution are 3x3x3 instead of 7 wide,
+    borders are padded with zeros instead of by reflection, and its widths are f, 2f and 4f; it has
+    the 6 blocks of CycleGAN for images of 128 pixels by default. Kept for that comparison only.
     """
 
     filters: int
