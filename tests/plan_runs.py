@@ -11,6 +11,7 @@ from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
 from cyclesh.workdir import CHECKPOINTS, write_json
 
+LAST_STEP = 4  # 2 epochs of 2 steps
 CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}
 
 
@@ -28,10 +29,14 @@ def value_of(trial: Trial, modality: str, structure: int) -> float:
     return 0.3 + gain + 0.01 * trial.seed + 0.02 * structure + 0.005 * (modality == "mr")
 
 
+def leave_checkpoint(trial: Trial, workdir: Path, step: int) -> None:
+    (workdir / RUNS / trial.name / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+
+
 def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
     """As a trial would: a checkpoint, and a record with made-up scores."""
     if trial.arm != "judge":
-        (workdir / RUNS / trial.name / CHECKPOINTS / "1").mkdir(parents=True, exist_ok=True)
+        leave_checkpoint(trial, workdir, LAST_STEP)
     names = plan.structures
 
     def table(modality: str) -> dict:
@@ -48,7 +53,7 @@ def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
         "s_score": {m: table(m) for m in plan.modalities},
         "judge": {},
         "translation": {},
-        "checkpoint": None,
+        "checkpoint": None if trial.arm == "judge" else {"step": 4, "last_step": LAST_STEP},
         "data": "d" * 64,
         "split": "s" * 64,
         "git": "g" * 40,

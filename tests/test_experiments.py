@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, call
 from PIL import Image
-from plan_runs import CASES, leave_record, tiny_config, tiny_plan
+from plan_runs import CASES, LAST_STEP, leave_checkpoint, leave_record, tiny_config, tiny_plan
 from tiny_store import write_store
 
 from cyclesh import experiments
@@ -86,6 +86,21 @@ def test_records_alone_go_on_elsewhere_and_only_parents_that_are_needed_train_ag
     run(there, spawned)
     assert spawned.names == ["all-gan-s1", "all-seg-s1", "all-ours-s1"]
     assert (there / "table1.csv").read_text() == (here / "table1.csv").read_text()
+
+
+def test_a_parent_that_was_ended_while_it_trained_again_is_not_taken_for_its_record(tmp_path):
+    plan = tiny_plan()
+    run(tmp_path, Spawned(tmp_path))
+    parent, child = plan.trials["all-gan-s1"], plan.trials["all-ours-s1"]
+    shutil.rmtree(tmp_path / "runs" / parent.name)
+    leave_checkpoint(parent, tmp_path, LAST_STEP - 2)  # in its folder, but too early a `last`
+    (tmp_path / "runs" / parent.name / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    records.record_path(tmp_path, child.name).unlink()
+    with pytest.raises(UserError, match=f"starts from {parent.name}; run that first"):
+        conduct.run_trial(tmp_path, child.name, quiet=True)
+    spawned = Spawned(tmp_path)
+    run(tmp_path, spawned)
+    assert spawned.names == [parent.name, child.name]
 
 
 def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):

@@ -14,6 +14,7 @@ from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
+from cyclesh.runtime.checkpoint import saved_steps
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
 from cyclesh.workdir import CHECKPOINTS, DATA, write_json
@@ -154,9 +155,15 @@ def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
 
 
 def has_lost_networks(workdir: Path, trial: Trial) -> bool:
-    """Whether a trial was scored, but no checkpoint of it is here. (Judges leave none here.)"""
-    saved = (Path(workdir) / RUNS / trial.name / CHECKPOINTS).glob("[0-9]*")
-    return trial.arm != "judge" and is_finished(workdir, trial) and not any(saved)
+    """Whether a trial was scored, but its last checkpoint is not here. (Judges leave none here.)
+
+    Earlier ones are of a training for the record's networks that was ended on its way.
+    """
+    if trial.arm == "judge" or not is_finished(workdir, trial):
+        return False
+    saved = saved_steps(Path(workdir) / RUNS / trial.name / CHECKPOINTS)
+    last = read_record(workdir, trial.name)["checkpoint"]["last_step"]
+    return max(saved, default=-1) < last
 
 
 def is_finished(workdir: Path, trial: Trial) -> bool:
