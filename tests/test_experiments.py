@@ -210,6 +210,19 @@ def test_records_of_another_plan_are_refused(tmp_path):
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
 
 
+@pytest.mark.parametrize("field", ["steps", "optim.skip_nonfinite"])
+def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tmp_path, field):
+    run(tmp_path, Spawned(tmp_path))
+    path = records.record_path(tmp_path, "all-seg-s0")
+    record = json.loads(path.read_text())
+    *sections, name = field.split(".")
+    section = record["config"][sections[0]] if sections else record["config"]
+    section[name] = 3
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"all-seg-s0.json: was made with another {field}"):
+        run(tmp_path, Spawned(tmp_path))
+
+
 def change_record(workdir: Path, name: str, **changes: str) -> None:
     path = records.record_path(workdir, name)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

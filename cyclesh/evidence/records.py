@@ -21,6 +21,8 @@ from cyclesh.workdir import CHECKPOINTS, DATA, write_json
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
 FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"
+# Fields that a run may be continued with another value of, but that its scores depend on.
+SCORED_WITH = ("steps", "optim.skip_nonfinite")
 # Of results.json, what a record keeps.
 KEPT = ("test", "s_score", "judge", "translation", "checkpoint", "data", "split", "git", "versions")
 
@@ -87,7 +89,7 @@ def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
     wanted["init"] = dict(trial.init)
     wanted, found = settings.flat(wanted), settings.flat(record["config"])
     fields = {*wanted, *found}
-    free = (*FREE_FIELDS, "data.attribution")
+    free = {*FREE_FIELDS, "data.attribution"}.difference(SCORED_WITH)
     return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
 
 
