@@ -41,6 +41,9 @@ class Spawned:
         return status
 
 
+WORDS = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--quiet"]
+
+
 def rows(path: Path) -> list[dict]:
     with path.open() as file:
         return list(csv.DictReader(file))
@@ -367,6 +370,17 @@ def test_what_is_kept_is_copied(tmp_path):
     assert len([name for name in names if name.startswith("runs/")]) == 9
 
 
+def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):
+    workdir, kept = tmp_path / "work", tmp_path / "kept"
+    spawned = Spawned(workdir, {"all-gan-s1": 3})
+    monkeypatch.setattr(experiments, "run_in_process", lambda _, trial, quiet: spawned(trial))
+    done = call(capfd, *WORDS, "--only=table1", f"--workdir={workdir}", f"--output={kept}")
+    assert done.status == 3 and "all-gan-s1" in done.err
+    assert "all-gan-s1 (non-finite loss: step 3" in (kept / "table1.md").read_text()
+    assert {row["n"] for row in rows(kept / "table1.csv")} == {"1"}
+    assert (kept / "runs" / "all-gan-s1.json").exists()
+
+
 def test_a_signal_is_passed_on_to_the_trial(tmp_path):
     program = (
         "import sys; from pathlib import Path; from cyclesh import experiments as e;"
@@ -387,9 +401,6 @@ def test_a_signal_is_passed_on_to_the_trial(tmp_path):
 
 def comparable(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
-
-
-WORDS = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--quiet"]
 
 
 def start(workdir: Path, only: str) -> subprocess.Popen:
