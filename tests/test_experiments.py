@@ -121,6 +121,23 @@ def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):
     assert again.names == []
 
 
+def test_what_failed_for_its_parent_runs_once_that_has_a_result(tmp_path):
+    failed = ["all-gan-s1", "all-no_sc-s1", "all-ours-s1"]
+    for _ in range(2):
+        with pytest.raises(NonFiniteError, match="3 trials without result"):
+            run(tmp_path, Spawned(tmp_path, {failed[0]: 3}))
+    plan, (parent, *children) = tiny_plan(), failed
+    records.record_path(tmp_path, parent).unlink()  # to try it again: its children follow
+    missing = records.to_run(plan, plan.wanted(["table1"]), tmp_path)
+    assert sorted(trial.name for trial in missing) == sorted(failed)
+    leave_record(plan, plan.trials[parent], tmp_path)  # by itself, as on a cluster
+    spawned = Spawned(tmp_path)
+    run(tmp_path, spawned)
+    assert sorted(spawned.names) == sorted(children)
+    assert {row["n"] for row in rows(tmp_path / "table1.csv")} == {"2"}
+    assert "without result" not in (tmp_path / "table1.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("status", "error"), [(2, UserError), (1, RuntimeError), (-9, RuntimeError)]
 )

@@ -124,26 +124,31 @@ def present_stores(config: ConfigDict) -> dict[int, Store]:
 
 
 def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record.
+    """Those without a record, or with one of a parent's failure that has been mended since.
 
+    Mended are parents that have finished, or are unsettled themselves and so run before.
     Raises UserError where a record belongs to another plan, or any of the plan to other data.
     """
     check_data(plan, workdir, present_stores(plan.base))
-    missing = []
+    missing: dict[str, Trial] = {}
     for trial in trials:
         record = read_record(workdir, trial.name)
         if record is None:
-            missing.append(trial)
+            missing[trial.name] = trial
         elif differing := differing_fields(plan, trial, record):
             raise UserError(
                 f"{record_path(workdir, trial.name)}: was made with another "
                 f"{', '.join(differing[:3])}; give another --workdir, or delete it"
             )
-    return missing
+        elif record["status"] == NO_PARENT:
+            parents = (plan.trials[name] for name in trial.after)
+            if all(p.name in missing or is_finished(workdir, p) for p in parents):
+                missing[trial.name] = trial
+    return list(missing.values())
 
 
 def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record, and of their parents those whose networks are gone.
+    """Those that are unsettled, and of their parents those whose networks are gone.
 
     So records alone, copied from elsewhere, are enough to go on from. ``trials`` are in an order in
     which each comes after its parents. Raises: as `unsettled`.
