@@ -217,6 +217,26 @@ def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkey
     assert titles == ["input", "CycleGAN", "ours, gamma 0", "ours"]
 
 
+def test_pictures_are_left_out_where_networks_are_missing_and_the_page_says_so(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    outputs = ("figure3", "figure6", "flood")
+    plan = tiny_plan()
+    for folder in (here, there):
+        (folder / "runs").mkdir(parents=True)
+    for trial in plan.wanted(outputs):
+        leave_record(plan, trial, here)
+        shutil.copy(records.record_path(here, trial.name), there / "runs")
+    spawned = Spawned(there)
+    files = run(there, spawned, outputs)
+    assert spawned.names == [] and not list(there.glob("*.png"))
+    assert {there / "figure3.csv", there / "figure6.md", there / "flood.md"} <= set(files)
+    for output, name in (("figure3", "all-cyclegan-s0"), ("figure6", "mr0.14-ours-s0")):
+        assert "No pictures" in (text := (there / f"{output}.md").read_text())
+        assert f"`{name}`" in text and "-s1`" not in text
+    assert "No pictures" not in (there / "flood.md").read_text()
+    assert figures.without_networks(plan, "figure3", here) == []
+
+
 def test_records_of_another_plan_are_refused(tmp_path):
     run(tmp_path, Spawned(tmp_path))
     path = records.record_path(tmp_path, "all-ours-s0")

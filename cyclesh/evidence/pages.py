@@ -1,6 +1,6 @@
 """The Markdown pages of a plan's outputs: scores, differences, and where they come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
@@ -53,12 +53,27 @@ NOTES = {
 
 
 def page(
-    plan: Plan, output: str, workdir: Path, rows, compared, found: Mapping, pictured: bool
+    plan: Plan,
+    output: str,
+    workdir: Path,
+    rows: list[dict],
+    compared: list[tuple],
+    found: Mapping,
+    pictured: bool,
+    lost: Sequence[str] = (),
 ) -> str:
-    """The Markdown of an output: scores, differences, and where they come from."""
+    """The Markdown of an output: scores, differences, and where they come from.
+
+    lost: names of the trials without whose networks there are no pictures.
+    """
     blocks = [f"# {TITLES[output]}", NOTES[output]]
     if pictured:
         blocks.append(f"![{TITLES[output]}]({output}.png)")
+    if lost:
+        blocks.append(
+            "No pictures: they are made with networks, and those of "
+            f"{', '.join(f'`{name}`' for name in lost)} are not in this folder's `{RUNS}/`."
+        )
     if output == "table2":
         blocks.append(f"**{answer(plan, compared, found)}**")
     if rows:
