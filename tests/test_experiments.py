@@ -171,6 +171,38 @@ def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
     assert {("no_sc", "mean"), ("sc", "Myo")} <= table
 
 
+def lines_of(page: Path, *cells: str) -> list[str]:
+    """The lines of the page's tables that begin with these cells."""
+    start = "| " + " | ".join(cells) + " |"
+    return [line for line in page.read_text().splitlines() if line.startswith(start)]
+
+
+def test_s_scores_stand_beside_what_the_judges_reach_without_a_generator(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("table1", "table2"))
+    for page in (tmp_path / "table1.md", tmp_path / "table2.md"):
+        (floor,) = lines_of(page, "ct", "floor: inputs untranslated")
+        assert floor.split("|")[3:] == [" 0.310 ", *[" - "] * 5, "  ", ""]
+        assert lines_of(page, "ct", "floor: inputs histogram-matched", "0.070")
+        assert lines_of(page, "mr", "floor: inputs histogram-matched", "0.080")
+        assert lines_of(page, "mr", "ceiling: true volumes", "0.910", "0.950", "0.910")
+        assert "Where an S-score is not above the floors" in page.read_text()
+    assert "floor" not in (tmp_path / "table1.csv").read_text()
+    # Table 2's rows are Dice; a second table has the S-scores of what ada and ours read.
+    before, after = (tmp_path / "table2.md").read_text().split("S-scores of the generators")
+    assert "| ct | ada | 0.445 +- 0.007 |" in before and "| ct | ada | 0.445 +- 0.007 |" in after
+    assert "floor" not in before and "| ct | baseline | 0." not in after
+
+
+def test_a_ceiling_that_no_data_have_is_no_row(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    for name, record in records.read_records(tmp_path).items():
+        block = {m: {**own, "ceiling": None} for m, own in record["judge"].items()}
+        change_record(tmp_path, name, judge=block)
+    run(tmp_path, Spawned(tmp_path))
+    assert lines_of(tmp_path / "table1.md", "mr", "floor: inputs untranslated", "0.310")
+    assert "ceiling: true" not in (tmp_path / "table1.md").read_text()
+
+
 def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     outputs = ("figure7", "figure8", "displacement", "scratch", "flood")
     files = run(tmp_path, Spawned(tmp_path), outputs)
@@ -263,7 +295,7 @@ def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tm
         run(tmp_path, Spawned(tmp_path))
 
 
-def change_record(workdir: Path, name: str, **changes: str) -> None:
+def change_record(workdir: Path, name: str, **changes) -> None:
     path = records.record_path(workdir, name)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

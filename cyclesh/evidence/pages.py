@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
-from cyclesh.evidence.tables import finished, gap_ratios
+from cyclesh.evidence.tables import bound_rows, finished, gap_ratios, generator_rows
 from cyclesh.evidence.trials import Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
@@ -50,6 +50,18 @@ NOTES = {
     "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of 1/2 (ada) or "
     "1/3 (ours), synthetic and reconstructed ones the rest.",
 }
+IN_S_SCORES = ("table1", "figure3")  # whose rows are S-scores, all of them
+BOUNDED = (
+    "Floors and ceiling are Dice of the same judges without any generator: on the inputs (test "
+    "volumes of the other modality), as they are and with the histogram of this one; and on true "
+    "volumes of this modality, of the same subjects, where there are any. Where an S-score is not "
+    "above the floors, translating has not helped the judges."
+)
+GENERATORS = (
+    "S-scores of the generators whose volumes the segmentors read, for synthetic volumes of the "
+    "modality with few real ones. Those of `ada` are its parent's, frozen; those of `ours` are of "
+    "the checkpoint that is scored."
+)
 
 
 def page(
@@ -76,15 +88,19 @@ def page(
         )
     if output == "table2":
         blocks.append(f"**{answer(plan, compared, found)}**")
-    if rows:
-        table = displacement_table if output == "displacement" else score_table
-        blocks.append(table(plan, rows))
+    if output == "displacement":
+        blocks += [displacement_table(plan, rows)] if rows else []
+    elif output in IN_S_SCORES:
+        blocks += s_score_table(plan, output, rows, found)
+    elif rows:
+        blocks.append(score_table(plan, rows))
     if compared:
         blocks.append(difference_table(compared))
     if output == "figure8":
         blocks.append(ratio_table(compared))
     if output == "table2":
-        blocks.append(budget_table(plan))
+        rows = generator_rows(plan, output, found)
+        blocks += [GENERATORS, *s_score_table(plan, output, rows, found), budget_table(plan)]
     blocks.append(provenance(plan, output, workdir, found))
     return "\n\n".join(blocks) + "\n"
 
@@ -108,10 +124,16 @@ def score_table(plan: Plan, rows: list[dict]) -> str:
                 method,
                 f"{number(mean['mean'])}{sd}",
                 *(number(cells[s]["mean"]) for s in plan.structures),
-                str(mean["n"]),
+                plain(mean["n"]),
             ]
         )
     return markdown_table(header, lines)
+
+
+def s_score_table(plan: Plan, output: str, rows: list[dict], found: Mapping) -> list[str]:
+    """S-scores, below them what they lie between, and what that is."""
+    bounds = bound_rows(plan, output, found)
+    return [score_table(plan, rows + bounds), *([BOUNDED] if bounds else [])]
 
 
 def displacement_table(plan: Plan, rows: list[dict]) -> str:
