@@ -26,10 +26,11 @@ NOTES = {
     "Dice for `sc`, which favours `no_sc` if either. `sc_gamma1`, where it stands, is `sc` with "
     "the paper's gamma.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
-    "modality; the other modality keeps all of its volumes.",
+    "modality; the other modality keeps all of its volumes. The generators of `ada` had their "
+    "parent's updates alone, those of `ours` go on from there.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
-    "as many generator updates as ours, its pre-training included. `no_sc` is our generator with "
-    "gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
+    "no fewer generator updates than ours, its pre-training included. `no_sc` is our generator "
+    "with gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
     "`ours - no_sc` what shape consistency does. Cases stand at a quarter and three quarters of "
     "CycleGAN's S-scores, first seed.",
     "figure6": "Table 2's first seed; cases stand at a quarter and three quarters of the "
@@ -38,15 +39,17 @@ NOTES = {
     "volumes of the other modality being translated. x from 2: how many source volumes are "
     "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
     "less than the modality's own volumes, fewer of its reconstructions are read too.",
-    "figure8": "x: what is added to the few real volumes of the parent, as a share of the training "
-    "subjects: real ones (`real`), or synthetic ones made of as many of the other modality's.",
+    "figure8": "x: what is added to the few real subjects of the parent, as a share of the "
+    "training subjects. `real`: so many more real subjects, as far as there are. `ada`, `ours`: "
+    "synthetic volumes of so many volumes of the other modality, and reconstructions of the few "
+    "real ones.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
     "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
     "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
     "subjects, the error of the measurement; `phase`: phase correlation with those true volumes. "
     "Millimetres along the shift, positive the way it went.",
-    "scratch": "`scratch` trains all networks together from the start, for as many updates as "
-    "pre-training and joint training of `ours` take together.",
+    "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
+    "longer-trained of the parents of `ours` and `ours` itself take together.",
     "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of 1/2 (ada) or "
     "1/3 (ours), synthetic and reconstructed ones the rest.",
 }
