@@ -223,6 +223,19 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
 
 
+def test_dice_and_s_score_of_one_page_are_told_apart(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("scratch",))
+    for seed in (0, 1):
+        record = records.read_record(tmp_path, f"all-scratch-s{seed}")
+        record["s_score"]["ct"]["mean"] = 0.123
+        change_record(tmp_path, record["name"], s_score=record["s_score"])
+    run(tmp_path, Spawned(tmp_path), ("scratch",))
+    assert lines_of(tmp_path / "scratch.md", "ct", "scratch (s-score)", "0.123 +- 0.000")
+    assert lines_of(tmp_path / "scratch.md", "ct", "scratch (dice)", "0.345 +- 0.007")
+    table = {(r["method"], r["modality"], r["structure"]) for r in rows(tmp_path / "scratch.csv")}
+    assert len(table) == len(rows(tmp_path / "scratch.csv")) == 2 * 2 * 2 * 6
+
+
 def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkeypatch):
     run(tmp_path, Spawned(tmp_path), ("table1",))
     plan = tiny_plan()

@@ -41,10 +41,16 @@ def score(cell: Cell, record: Mapping, structure: str) -> float | None:
 
 
 def table_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
-    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result."""
+    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result.
+
+    Where an output has several measures, the method's name says which.
+    """
     rows = displacement_rows(plan, found) if output == "displacement" else []
-    for cell in (cell for cell in plan.cells if cell.output == output):
-        rows += cell_rows(plan, cell, found)
+    cells = [cell for cell in plan.cells if cell.output == output]
+    mixed = len({cell.measure for cell in cells}) > 1
+    for cell in cells:
+        method = f"{cell.method} ({cell.measure.replace('_', '-')})" if mixed else cell.method
+        rows += [{**row, "method": method} for row in cell_rows(plan, cell, found)]
     return rows
 
 
