@@ -11,6 +11,7 @@ from cyclesh.evidence.plan import make_plan
 from cyclesh.evidence.readme import fill_block
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import Plan, Trial, budget_of, config_of
+from cyclesh.judges import judge_config
 
 PAGE = Path(__file__).with_suffix(".md")
 MARKERS = "<!-- counts: made by `python -m docs.evidence` -->", "<!-- /counts -->"
@@ -24,6 +25,8 @@ def block() -> str:
     modality = plan.modalities[0]
     train, val, test = (subjects[modality, split] for split in ("train", "val", "test"))
     few = Arms(base, scale, described, subjects).count(modality, LIMITED)
+    longer = max(scale.seg_epochs, scale.gan_epochs) * scale.epoch_steps
+    arm = (base.schedule.constant_epochs + base.schedule.decay_epochs) * scale.epoch_steps
     shift_mm = max(scale.shift_voxels) * max(base.data.spacing_mm)
     lines = [
         f"The phantom has {base.phantom.subjects} subjects a modality: {train} to train on, {val} "
@@ -34,10 +37,14 @@ def block() -> str:
         f"There are {len(plan.trials)} trials:",
         "",
         markdown_table(
-            ("trials", "updates", "of them while rates fall", "volumes S reads"), spent(plan)
+            ("trials", "updates", "of them while rates fall", "volumes S reads", "validations"),
+            spent(plan),
         ),
         "",
         "Volumes are counted for each modality.",
+        "`cyclegan` and `scratch` have no parents: "
+        f"{longer} of the longer-trained of `seg` and `gan`",
+        f"and {arm} of an arm make their {longer + arm}.",
         "",
         markdown_table(("output", "seeds", "x"), shown(plan)),
         "",
@@ -64,7 +71,9 @@ def budget_row(plan: Plan, trial: Trial) -> tuple[str, ...]:
     assert set(moves.values()) <= {0, updates}
     players = " and ".join(name for name, count in moves.items() if count)
     falling = schedule.decay_epochs * schedule.epoch_steps
-    return f"{updates} of {players}", str(falling), str(budget.volumes_read)
+    every = judge_config(config) if trial.arm == "judge" else config
+    validations = -(-updates // round(every.log.validate_epochs * schedule.epoch_steps))
+    return f"{updates} of {players}", str(falling), str(budget.volumes_read), str(validations)
 
 
 def shown(plan: Plan) -> Iterator[tuple[str, ...]]:

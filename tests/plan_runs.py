@@ -11,6 +11,7 @@ from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
 from cyclesh.workdir import CHECKPOINTS, write_json
 
+LAST_STEP = 4  # 2 epochs of 2 steps
 CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}
 
 
@@ -28,16 +29,29 @@ def value_of(trial: Trial, modality: str, structure: int) -> float:
     return 0.3 + gain + 0.01 * trial.seed + 0.02 * structure + 0.005 * (modality == "mr")
 
 
+def leave_checkpoint(trial: Trial, workdir: Path, step: int) -> None:
+    (workdir / RUNS / trial.name / CHECKPOINTS / str(step)).mkdir(parents=True, exist_ok=True)
+
+
 def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
     """As a trial would: a checkpoint, and a record with made-up scores."""
     if trial.arm != "judge":
-        (workdir / RUNS / trial.name / CHECKPOINTS / "1").mkdir(parents=True, exist_ok=True)
+        leave_checkpoint(trial, workdir, LAST_STEP)
     names = plan.structures
 
     def table(modality: str) -> dict:
         values = {n: value_of(trial, modality, i) for i, n in enumerate(names)}
         return {"mean": float(np.mean(list(values.values()))), **values}
 
+    def judged(modality: str) -> dict:
+        return {
+            "untranslated": 0.31,
+            "histogram_matched": 0.07 if modality == "ct" else 0.08,
+            "ceiling": 0.91,
+            "ceiling_by_structure": {"mean": 0.91, **dict.fromkeys(names, 0.91), names[0]: 0.95},
+        }
+
+    unjudged = dict.fromkeys(judged("ct"))
     cases = {
         m: {n: dict.fromkeys(CASES[m], value_of(trial, m, i)) for i, n in enumerate(names)}
         for m in plan.modalities
@@ -46,9 +60,9 @@ def leave_record(plan: Plan, trial: Trial, workdir: Path) -> None:
         **records._heading(plan, trial, workdir, records.FINISHED),
         "test": {m: {"dice": table(m)} for m in plan.modalities},
         "s_score": {m: table(m) for m in plan.modalities},
-        "judge": {},
+        "judge": {m: judged(m) if trial.init.get("gen") else unjudged for m in plan.modalities},
         "translation": {},
-        "checkpoint": None,
+        "checkpoint": None if trial.arm == "judge" else {"step": 4, "last_step": LAST_STEP},
         "data": "d" * 64,
         "split": "s" * 64,
         "git": "g" * 40,

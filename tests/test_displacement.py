@@ -13,6 +13,8 @@ from cyclesh.data.store import Store
 from cyclesh.evaluate import Forward, Model
 from cyclesh.evidence import displacement
 from cyclesh.evidence.displacement import Shifted, composed
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.workdir import CHECKPOINTS
 
 SHIFT = (1, -2, 3)
 
@@ -91,6 +93,22 @@ class ToyStore:
 
     def image(self, v):
         return label_of(v.id).astype(np.float32)
+
+
+def test_only_checkpoints_that_every_seed_has_are_measured(tmp_path, monkeypatch):
+    # 57 was the best, 90 was saved when training was stopped, 95 is the last.
+    for step in (0, 38, 57, 76, 90, 95):
+        with Checkpoints(tmp_path / CHECKPOINTS, keep_every_steps=1) as checkpoints:
+            checkpoints.save(step, {"gen": {"gain": jnp.ones(1)}}, {"step": step}, None)
+    shapes = SimpleNamespace(params=SimpleNamespace(gen={"gain": jnp.ones(1)}))
+    run = SimpleNamespace(
+        config=SimpleNamespace(log=SimpleNamespace(keep_every_steps=38)), total_steps=95,
+        workdir=tmp_path, nets=None, state_shapes=lambda: shapes,
+    )  # fmt: skip
+    monkeypatch.setattr(displacement.evaluate, "make_forward", lambda nets: None)
+    monkeypatch.setattr(displacement, "measure", lambda *_: [{"modality": "ct"}])
+    rows = list(displacement.measure_all(run, {}, (0, 0, 3)))
+    assert [row["step"] for row in rows] == [0, 38, 76, 95]
 
 
 @pytest.mark.parametrize("voxels", [0, 2])

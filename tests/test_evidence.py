@@ -3,6 +3,8 @@
 import re
 
 from configs import default
+from cyclesh.data.locate import survey
+from cyclesh.evidence.plan import make_plan
 from docs import evidence
 
 PHANTOM = default.PRESETS["phantom"]
@@ -24,11 +26,28 @@ def test_updates_are_those_of_the_config():
     (ours,) = [row for row in rows if "`ours`" in row]
     (ada,) = [row for row in rows if "`ada`" in row]
     # Three volumes an update: real, synthetic, reconstructed; or three real ones.
-    assert ours.endswith(f"| {joint} of S and G | {falling} | {3 * joint} |")
-    assert ada.endswith(f"| {joint} of S | {falling} | {3 * joint} |") and "`baseline`" in ada
-    assert f"| `judge` | {judge} of S | {judge // 2} | {judge} |" in rows
+    assert ours.endswith(f"| {joint} of S and G | {falling} | {3 * joint} | 5 |")
+    assert ada.endswith(f"| {joint} of S | {falling} | {3 * joint} | 5 |") and "`baseline`" in ada
+    assert f"| `judge` | {judge} of S | {judge // 2} | {judge} | 10 |" in rows
+    # Without parents: as long as one and an arm, so three times as many validations.
+    (scratch,) = [row for row in rows if "`scratch`" in row]
+    assert scratch.endswith(f"| {3 * joint} of S and G | {falling} | {9 * joint} | 15 |")
+    assert f" {2 * joint} of the longer-trained " in evidence.block()
+    assert f"\nand {joint} of an arm make their {3 * joint}." in evidence.block()
     assert "19 to train on, 5 for validation, 24 for" in evidence.block()
     assert "14% of the real subjects are 3." in evidence.block()
+
+
+def test_every_kind_of_trial_stands_in_the_table_of_trials():
+    head = evidence.PAGE.read_text(encoding="utf-8").split(evidence.MARKERS[0])[0]
+    first = (line.split("|")[1] for line in head.splitlines() if line.startswith("| `"))
+    named = {name for cell in first for name in re.findall("`(.*?)`", cell)}
+    base = default.build(None, "joint")
+    kinds = set()
+    for trial in make_plan(base, *survey(base)).trials.values():
+        kind = re.sub(r"^[^-]*-|-s\d+$", "", trial.name) if trial.arm != "judge" else trial.arm
+        kinds.add(re.sub(r"-plus[\d.]+", "", re.sub(r"-from\d+", "-fromN", kind)))
+    assert kinds == named and {"ours-flooded", "cyclegan", "shifted-sc"} <= kinds
 
 
 def test_the_prose_around_them_states_no_count_of_updates_or_seeds():

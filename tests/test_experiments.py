@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, call
 from PIL import Image
-from plan_runs import CASES, leave_record, tiny_config, tiny_plan
+from plan_runs import CASES, LAST_STEP, leave_checkpoint, leave_record, tiny_config, tiny_plan
 from tiny_store import write_store
 
 from cyclesh import experiments
@@ -39,6 +39,9 @@ class Spawned:
         if status == 3:
             records.write_failed(plan, trial, self.workdir, records.NON_FINITE, "step 3: seg/total")
         return status
+
+
+WORDS = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--quiet"]
 
 
 def rows(path: Path) -> list[dict]:
@@ -88,6 +91,21 @@ def test_records_alone_go_on_elsewhere_and_only_parents_that_are_needed_train_ag
     assert (there / "table1.csv").read_text() == (here / "table1.csv").read_text()
 
 
+def test_a_parent_that_was_ended_while_it_trained_again_is_not_taken_for_its_record(tmp_path):
+    plan = tiny_plan()
+    run(tmp_path, Spawned(tmp_path))
+    parent, child = plan.trials["all-gan-s1"], plan.trials["all-ours-s1"]
+    shutil.rmtree(tmp_path / "runs" / parent.name)
+    leave_checkpoint(parent, tmp_path, LAST_STEP - 2)  # in its folder, but too early a `last`
+    (tmp_path / "runs" / parent.name / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    records.record_path(tmp_path, child.name).unlink()
+    with pytest.raises(UserError, match=f"starts from {parent.name}; run that first"):
+        conduct.run_trial(tmp_path, child.name, quiet=True)
+    spawned = Spawned(tmp_path)
+    run(tmp_path, spawned)
+    assert spawned.names == [parent.name, child.name]
+
+
 def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):
     spawned = Spawned(tmp_path, {"all-gan-s1": 3})
     with pytest.raises(NonFiniteError, match="all-gan-s1"):
@@ -101,6 +119,23 @@ def test_a_loss_that_is_not_finite_is_named_and_costs_no_other_row(tmp_path):
     with pytest.raises(NonFiniteError):
         run(tmp_path, again)
     assert again.names == []
+
+
+def test_what_failed_for_its_parent_runs_once_that_has_a_result(tmp_path):
+    failed = ["all-gan-s1", "all-no_sc-s1", "all-ours-s1"]
+    for _ in range(2):
+        with pytest.raises(NonFiniteError, match="3 trials without result"):
+            run(tmp_path, Spawned(tmp_path, {failed[0]: 3}))
+    plan, (parent, *children) = tiny_plan(), failed
+    records.record_path(tmp_path, parent).unlink()  # to try it again: its children follow
+    missing = records.to_run(plan, plan.wanted(["table1"]), tmp_path)
+    assert sorted(trial.name for trial in missing) == sorted(failed)
+    leave_record(plan, plan.trials[parent], tmp_path)  # by itself, as on a cluster
+    spawned = Spawned(tmp_path)
+    run(tmp_path, spawned)
+    assert sorted(spawned.names) == sorted(children)
+    assert {row["n"] for row in rows(tmp_path / "table1.csv")} == {"2"}
+    assert "without result" not in (tmp_path / "table1.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +171,38 @@ def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
     assert {("no_sc", "mean"), ("sc", "Myo")} <= table
 
 
+def lines_of(page: Path, *cells: str) -> list[str]:
+    """The lines of the page's tables that begin with these cells."""
+    start = "| " + " | ".join(cells) + " |"
+    return [line for line in page.read_text().splitlines() if line.startswith(start)]
+
+
+def test_s_scores_stand_beside_what_the_judges_reach_without_a_generator(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("table1", "table2"))
+    for page in (tmp_path / "table1.md", tmp_path / "table2.md"):
+        (floor,) = lines_of(page, "ct", "floor: inputs untranslated")
+        assert floor.split("|")[3:] == [" 0.310 ", *[" - "] * 5, "  ", ""]
+        assert lines_of(page, "ct", "floor: inputs histogram-matched", "0.070")
+        assert lines_of(page, "mr", "floor: inputs histogram-matched", "0.080")
+        assert lines_of(page, "mr", "ceiling: true volumes", "0.910", "0.950", "0.910")
+        assert "Where an S-score is not above the floors" in page.read_text()
+    assert "floor" not in (tmp_path / "table1.csv").read_text()
+    # Table 2's rows are Dice; a second table has the S-scores of what ada and ours read.
+    before, after = (tmp_path / "table2.md").read_text().split("S-scores of the generators")
+    assert "| ct | ada | 0.445 +- 0.007 |" in before and "| ct | ada | 0.445 +- 0.007 |" in after
+    assert "floor" not in before and "| ct | baseline | 0." not in after
+
+
+def test_a_ceiling_that_no_data_have_is_no_row(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    for name, record in records.read_records(tmp_path).items():
+        block = {m: {**own, "ceiling": None} for m, own in record["judge"].items()}
+        change_record(tmp_path, name, judge=block)
+    run(tmp_path, Spawned(tmp_path))
+    assert lines_of(tmp_path / "table1.md", "mr", "floor: inputs untranslated", "0.310")
+    assert "ceiling: true" not in (tmp_path / "table1.md").read_text()
+
+
 def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     outputs = ("figure7", "figure8", "displacement", "scratch", "flood")
     files = run(tmp_path, Spawned(tmp_path), outputs)
@@ -154,6 +221,19 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     assert ratio["denominator_within_noise"] == "0"
     moved = {(r["method"], r["x"]): r for r in rows(tmp_path / "displacement.csv")}
     assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
+
+
+def test_dice_and_s_score_of_one_page_are_told_apart(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("scratch",))
+    for seed in (0, 1):
+        record = records.read_record(tmp_path, f"all-scratch-s{seed}")
+        record["s_score"]["ct"]["mean"] = 0.123
+        change_record(tmp_path, record["name"], s_score=record["s_score"])
+    run(tmp_path, Spawned(tmp_path), ("scratch",))
+    assert lines_of(tmp_path / "scratch.md", "ct", "scratch (s-score)", "0.123 +- 0.000")
+    assert lines_of(tmp_path / "scratch.md", "ct", "scratch (dice)", "0.345 +- 0.007")
+    table = {(r["method"], r["modality"], r["structure"]) for r in rows(tmp_path / "scratch.csv")}
+    assert len(table) == len(rows(tmp_path / "scratch.csv")) == 2 * 2 * 2 * 6
 
 
 def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkeypatch):
@@ -182,6 +262,26 @@ def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkey
     assert titles == ["input", "CycleGAN", "ours, gamma 0", "ours"]
 
 
+def test_pictures_are_left_out_where_networks_are_missing_and_the_page_says_so(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    outputs = ("figure3", "figure6", "flood")
+    plan = tiny_plan()
+    for folder in (here, there):
+        (folder / "runs").mkdir(parents=True)
+    for trial in plan.wanted(outputs):
+        leave_record(plan, trial, here)
+        shutil.copy(records.record_path(here, trial.name), there / "runs")
+    spawned = Spawned(there)
+    files = run(there, spawned, outputs)
+    assert spawned.names == [] and not list(there.glob("*.png"))
+    assert {there / "figure3.csv", there / "figure6.md", there / "flood.md"} <= set(files)
+    for output, name in (("figure3", "all-cyclegan-s0"), ("figure6", "mr0.14-ours-s0")):
+        assert "No pictures" in (text := (there / f"{output}.md").read_text())
+        assert f"`{name}`" in text and "-s1`" not in text
+    assert "No pictures" not in (there / "flood.md").read_text()
+    assert figures.without_networks(plan, "figure3", here) == []
+
+
 def test_records_of_another_plan_are_refused(tmp_path):
     run(tmp_path, Spawned(tmp_path))
     path = records.record_path(tmp_path, "all-ours-s0")
@@ -195,7 +295,20 @@ def test_records_of_another_plan_are_refused(tmp_path):
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
 
 
-def change_record(workdir: Path, name: str, **changes: str) -> None:
+@pytest.mark.parametrize("field", ["steps", "optim.skip_nonfinite"])
+def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tmp_path, field):
+    run(tmp_path, Spawned(tmp_path))
+    path = records.record_path(tmp_path, "all-seg-s0")
+    record = json.loads(path.read_text())
+    *sections, name = field.split(".")
+    section = record["config"][sections[0]] if sections else record["config"]
+    section[name] = 3
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"all-seg-s0.json: was made with another {field}"):
+        run(tmp_path, Spawned(tmp_path))
+
+
+def change_record(workdir: Path, name: str, **changes) -> None:
     path = records.record_path(workdir, name)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -339,6 +452,17 @@ def test_what_is_kept_is_copied(tmp_path):
     assert len([name for name in names if name.startswith("runs/")]) == 9
 
 
+def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):
+    workdir, kept = tmp_path / "work", tmp_path / "kept"
+    spawned = Spawned(workdir, {"all-gan-s1": 3})
+    monkeypatch.setattr(experiments, "run_in_process", lambda _, trial, quiet: spawned(trial))
+    done = call(capfd, *WORDS, "--only=table1", f"--workdir={workdir}", f"--output={kept}")
+    assert done.status == 3 and "all-gan-s1" in done.err
+    assert "all-gan-s1 (non-finite loss: step 3" in (kept / "table1.md").read_text()
+    assert {row["n"] for row in rows(kept / "table1.csv")} == {"1"}
+    assert (kept / "runs" / "all-gan-s1.json").exists()
+
+
 def test_a_signal_is_passed_on_to_the_trial(tmp_path):
     program = (
         "import sys; from pathlib import Path; from cyclesh import experiments as e;"
@@ -359,9 +483,6 @@ def test_a_signal_is_passed_on_to_the_trial(tmp_path):
 
 def comparable(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
-
-
-WORDS = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--quiet"]
 
 
 def start(workdir: Path, only: str) -> subprocess.Popen:

@@ -20,9 +20,13 @@ ada - baseline,ct,s_score,,0.3,0.2,0.4,5,24,0
 """
 
 
+TABLE2 = """method,modality,structure,x,mean,sd,n
+baseline,ct,mean,,0.7,0.01,4
+baseline,mr,mean,,0.6,0.01,5
+"""
 DIFFERENCES2 = """comparison,modality,measure,x,mean,low,high,seeds,subjects,primary
 ours - baseline,ct,dice,,0.05,0.01,0.09,5,24,1
-ours - ada,ct,dice,,0.02,-0.01,0.05,5,24,0
+ours - ada,ct,dice,,0.02,-0.01,0.05,4,24,0
 ada - baseline,ct,dice,,0.03,0.01,0.05,5,24,0
 """
 
@@ -32,6 +36,7 @@ def results(tmp_path) -> Path:
     folder = tmp_path / "results" / "phantom"
     folder.mkdir(parents=True)
     (folder / "table1.csv").write_text(TABLE1)
+    (folder / "table2.csv").write_text(TABLE2)
     (folder / "table1_differences.csv").write_text(DIFFERENCES)
     (folder / "table2_differences.csv").write_text(DIFFERENCES2)
     return folder.parent
@@ -47,12 +52,15 @@ def test_the_table_stands_between_the_markers_and_nothing_else_changes(tmp_path,
     )
     assert "old" not in text and "private" in text
     row = next(line for line in text.splitlines() if line.startswith("| G without shape"))
-    assert "| 0.432 +- 0.010 | 0.500 | 0.668 | 0.675 |" in row
+    assert "| 0.432 +- 0.010 | 0.500, n = 1 | 0.668 | 0.675 |" in row
     row = next(line for line in text.splitlines() if line.startswith("| G with shape"))
     assert "| 0.550 +- 0.020 | - | 0.692 | 0.696 |" in row
     assert "sc - no sc in CT +0.118 (95 % interval +0.050 to +0.200)" in text
-    assert "ours - ada in CT +0.020 (95 % interval -0.010 to +0.050)" in text
+    assert "ours - ada in CT +0.020 (95 % interval -0.010 to +0.050; n = 4)" in text
+    assert "seeds: 5 (phantom), fewer where n says so" in text
     assert "abdomen" not in text and "ada - baseline" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| Baseline"))
+    assert "| 0.700 +- 0.010, n = 4 | 0.600 +- 0.010 |" in row
     before = text
     readme.main([str(page), str(results)])
     assert page.read_text() == before

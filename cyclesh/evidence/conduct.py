@@ -35,9 +35,9 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
     with locked(workdir / RUNS / name):
         if not unsettled(plan, [trial], workdir) and not has_lost_networks(workdir, trial):
             return
-        missing = [
-            parent for parent in trial.after if not is_finished(workdir, plan.trials[parent])
-        ]
+        missing = [name for name in trial.after if not is_finished(workdir, plan.trials[name])]
+        parents = [plan.trials[name] for name in dict.fromkeys(trial.init.values())]
+        missing += [parent.name for parent in parents if has_lost_networks(workdir, parent)]
         if missing:
             raise UserError(f"--trial={name}: starts from {', '.join(missing)}; run that first")
         config, folder = config_of(plan, trial, workdir / RUNS), workdir / RUNS / name

@@ -8,6 +8,7 @@ it and trained on; how far the synthetic anatomy lies from the truth is measured
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -79,7 +80,7 @@ def train_displaced(
 ) -> tuple[dict, list[dict]]:
     """Train from `init`'s generators composed with the shift; resumes as `train.train` does.
 
-    Returns: the content of results.json, and `measure`'s rows for each checkpoint kept.
+    Returns: the content of results.json, and the rows of `measure_all`.
     """
     begin = time.time()
     use_compilation_cache(cache_folder("compiled"))
@@ -114,15 +115,23 @@ def save_start(plain: Run, run: Run, shift: Shift) -> None:
 
 
 def measure_all(run: Run, judge: dict, shift: Shift) -> Iterator[dict]:
-    """`measure` at every checkpoint that was kept, the first included."""
+    """`measure` at the start, every `log.keep_every_steps` updates, and at the end.
+
+    Others are kept as the best or since the training was stopped there: of one seed, not of all.
+    """
     forward = evaluate.make_forward(run.nets)
     shapes = run.state_shapes().params.gen
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-    for step in steps:
+        kept = checkpoints.steps()
+    for step in filter(partial(is_measured, run), kept):
         gen = load_tree(run.workdir, str(step), "gen", shapes)
         for row in measure(run, Model(forward, gen, None, judge), shift):
             yield {"step": step, **row}
+
+
+def is_measured(run: Run, step: int) -> bool:
+    """Whether every seed has a checkpoint there."""
+    return step % run.config.log.keep_every_steps == 0 or step == run.total_steps
 
 
 def measure(run: Run, model: Model, shift: Shift) -> Iterator[dict]:

@@ -11,7 +11,7 @@ from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
 from cyclesh.evidence.pages import provenance
-from cyclesh.evidence.records import FINISHED, RUNS
+from cyclesh.evidence.records import FINISHED, RUNS, has_lost_networks
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan
 from cyclesh.run import Run, build_run, load_params
 from cyclesh.scoring.plots import Line, Panel, Tile, curves_figure, tiles_figure
@@ -44,7 +44,7 @@ def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mappin
         "figure6": figure6,
     }
     done = all(found.get(name, {}).get("status") == FINISHED for name in _pictured(plan, output))
-    if output not in drawers or not done:
+    if output not in drawers or not done or without_networks(plan, output, workdir):
         return []
     figure = drawers[output](plan, workdir, rows, found)
     if figure is None:
@@ -53,11 +53,20 @@ def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mappin
     return [Path(workdir) / f"{output}.{kind}" for kind in ("png", "svg")]
 
 
+def without_networks(plan: Plan, output: str, workdir: Path) -> list[str]:
+    """Of the trials that an output pictures: those whose records are here, but not their networks.
+
+    Records may come from elsewhere, and folders be deleted once scored.
+    """
+    names = _pictured(plan, output)
+    return [name for name in names if has_lost_networks(workdir, plan.trials[name])]
+
+
 def _pictured(plan: Plan, output: str) -> list[str]:
     """Trials without which there is no picture: those of the first seed."""
     if output not in ("figure3", "figure6"):
         return []
-    return [n for n in plan.needs[output] if plan.trials[n].seed == plan.base.seed]
+    return [name for name in plan.needs[output] if plan.trials[name].seed == plan.base.seed]
 
 
 # ------------------------------------------------------------------------------------------ curves

@@ -1,10 +1,10 @@
 """The Markdown pages of a plan's outputs: scores, differences, and where they come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
-from cyclesh.evidence.tables import finished, gap_ratios
+from cyclesh.evidence.tables import bound_rows, finished, gap_ratios, generator_rows
 from cyclesh.evidence.trials import Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
@@ -26,10 +26,11 @@ NOTES = {
     "Dice for `sc`, which favours `no_sc` if either. `sc_gamma1`, where it stands, is `sc` with "
     "the paper's gamma.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
-    "modality; the other modality keeps all of its volumes.",
+    "modality; the other modality keeps all of its volumes. The generators of `ada` had their "
+    "parent's updates alone, those of `ours` go on from there.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
-    "as many generator updates as ours, its pre-training included. `no_sc` is our generator with "
-    "gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
+    "no fewer generator updates than ours, its pre-training included. `no_sc` is our generator "
+    "with gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
     "`ours - no_sc` what shape consistency does. Cases stand at a quarter and three quarters of "
     "CycleGAN's S-scores, first seed.",
     "figure6": "Table 2's first seed; cases stand at a quarter and three quarters of the "
@@ -38,38 +39,71 @@ NOTES = {
     "volumes of the other modality being translated. x from 2: how many source volumes are "
     "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
     "less than the modality's own volumes, fewer of its reconstructions are read too.",
-    "figure8": "x: what is added to the few real volumes of the parent, as a share of the training "
-    "subjects: real ones (`real`), or synthetic ones made of as many of the other modality's.",
+    "figure8": "x: what is added to the few real subjects of the parent, as a share of the "
+    "training subjects. `real`: so many more real subjects, as far as there are. `ada`, `ours`: "
+    "synthetic volumes of so many volumes of the other modality, and reconstructions of the few "
+    "real ones.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
     "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
     "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
     "subjects, the error of the measurement; `phase`: phase correlation with those true volumes. "
     "Millimetres along the shift, positive the way it went.",
-    "scratch": "`scratch` trains all networks together from the start, for as many updates as "
-    "pre-training and joint training of `ours` take together.",
+    "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
+    "longer-trained of the parents of `ours` and `ours` itself take together.",
     "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of 1/2 (ada) or "
     "1/3 (ours), synthetic and reconstructed ones the rest.",
 }
+IN_S_SCORES = ("table1", "figure3")  # whose rows are S-scores, all of them
+BOUNDED = (
+    "Floors and ceiling are Dice of the same judges without any generator: on the inputs (test "
+    "volumes of the other modality), as they are and with the histogram of this one; and on true "
+    "volumes of this modality, of the same subjects, where there are any. Where an S-score is not "
+    "above the floors, translating has not helped the judges."
+)
+GENERATORS = (
+    "S-scores of the generators whose volumes the segmentors read, for synthetic volumes of the "
+    "modality with few real ones. Those of `ada` are its parent's, frozen; those of `ours` are of "
+    "the checkpoint that is scored."
+)
 
 
 def page(
-    plan: Plan, output: str, workdir: Path, rows, compared, found: Mapping, pictured: bool
+    plan: Plan,
+    output: str,
+    workdir: Path,
+    rows: list[dict],
+    compared: list[tuple],
+    found: Mapping,
+    pictured: bool,
+    lost: Sequence[str] = (),
 ) -> str:
-    """The Markdown of an output: scores, differences, and where they come from."""
+    """The Markdown of an output: scores, differences, and where they come from.
+
+    lost: names of the trials without whose networks there are no pictures.
+    """
     blocks = [f"# {TITLES[output]}", NOTES[output]]
     if pictured:
         blocks.append(f"![{TITLES[output]}]({output}.png)")
+    if lost:
+        blocks.append(
+            "No pictures: they are made with networks, and those of "
+            f"{', '.join(f'`{name}`' for name in lost)} are not in this folder's `{RUNS}/`."
+        )
     if output == "table2":
         blocks.append(f"**{answer(plan, compared, found)}**")
-    if rows:
-        table = displacement_table if output == "displacement" else score_table
-        blocks.append(table(plan, rows))
+    if output == "displacement":
+        blocks += [displacement_table(plan, rows)] if rows else []
+    elif output in IN_S_SCORES:
+        blocks += s_score_table(plan, output, rows, found)
+    elif rows:
+        blocks.append(score_table(plan, rows))
     if compared:
         blocks.append(difference_table(compared))
     if output == "figure8":
         blocks.append(ratio_table(compared))
     if output == "table2":
-        blocks.append(budget_table(plan))
+        rows = generator_rows(plan, output, found)
+        blocks += [GENERATORS, *s_score_table(plan, output, rows, found), budget_table(plan)]
     blocks.append(provenance(plan, output, workdir, found))
     return "\n\n".join(blocks) + "\n"
 
@@ -93,10 +127,16 @@ def score_table(plan: Plan, rows: list[dict]) -> str:
                 method,
                 f"{number(mean['mean'])}{sd}",
                 *(number(cells[s]["mean"]) for s in plan.structures),
-                str(mean["n"]),
+                plain(mean["n"]),
             ]
         )
     return markdown_table(header, lines)
+
+
+def s_score_table(plan: Plan, output: str, rows: list[dict], found: Mapping) -> list[str]:
+    """S-scores, below them what they lie between, and what that is."""
+    bounds = bound_rows(plan, output, found)
+    return [score_table(plan, rows + bounds), *([BOUNDED] if bounds else [])]
 
 
 def displacement_table(plan: Plan, rows: list[dict]) -> str:

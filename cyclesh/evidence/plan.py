@@ -106,7 +106,7 @@ class _Builder(Arms):
                 self.cell("table2", arm, modality, DICE, None, trials)
 
     def figure3(self) -> None:
-        """CycleGAN's generator trained as long as ours was, its pre-training included.
+        """CycleGAN's generator trained no shorter than ours was, its pre-training included.
 
         Between them stands our generator without shape consistency, from Table 1.
         """
@@ -161,7 +161,11 @@ class _Builder(Arms):
         return dict(sorted(found.items()))
 
     def figure8(self) -> None:
-        """From one parent with little real data of B: real volumes added, or synthetic ones."""
+        """From one parent with little real data of B: real subjects added, or synthetic volumes.
+
+        These are of so many volumes of A, as a share of A's training subjects. That caps the
+        source volumes of B, too, of which there are few. Where B keeps all, nothing is added.
+        """
         seeds, real = self.seeds(self.scale.curve_seeds), {self.b: self.limited[self.b]}
         self.cell(
             "figure8", "baseline", self.b, DICE, 0, [self.arm("baseline", real, s) for s in seeds]
@@ -202,7 +206,7 @@ class _Builder(Arms):
                 self.needs["displacement"] += (name,)
 
     def scratch(self) -> None:
-        """All from scratch (4.2): as many updates as pre-training and training together."""
+        """All from scratch (4.2): as many updates as the longer-trained parent and an arm."""
         fields = self.whole()
         seeds = self.seeds(self.scale.curve_seeds)
         trials = [self.add(f"all-scratch-s{s}", "scratch", "joint", s, fields) for s in seeds]
@@ -213,7 +217,7 @@ class _Builder(Arms):
                 self.cell("scratch", "ours", modality, measure, None, ours)
 
     def flood(self) -> None:
-        """Much synthetic and very little real data: a twentieth of what S reads is real (5.4)."""
+        """Much synthetic and very little real data: its weight in S's loss is a twentieth (5.4)."""
         weights = {"loss__seg_real": 0.05, "loss__seg_fake": 0.475, "loss__seg_rec": 0.475}
         for modality in (self.a, self.b):
             seeds, real = self.seeds(self.scale.curve_seeds), {modality: self.limited[modality]}

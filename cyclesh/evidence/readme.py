@@ -44,9 +44,10 @@ def results_block(results: Path) -> str:
     header = ["", *(f"{folder.name} {m}" for folder in folders for m in ("CT", "MR"))]
     lines = []
     for (table, method), (label, *paper) in PAPER.items():
-        cells = [_cell(folder / f"{table}.csv", method, m) for folder in folders for m in (0, 1)]
+        cells = [_cell(folder, table, method, m) for folder in folders for m in (0, 1)]
         lines.append([label, *cells, *(f"{value:.3f}" for value in paper)])
-    block = [markdown_table([*header, "paper CT", "paper MR"], lines), NOTE]
+    seeds = ", ".join(f"{_seeds(folder)} ({folder.name})" for folder in folders)
+    block = [markdown_table([*header, "paper CT", "paper MR"], lines), NOTE.format(seeds)]
     for folder in folders:
         rows = [row for table in ("table1", "table2") for row in _differences(folder, table)]
         block += [f"{folder.name}: {'; '.join(rows)}." if rows else ""]
@@ -54,8 +55,9 @@ def results_block(results: Path) -> str:
 
 
 NOTE = (
-    "Means over seeds +- standard deviation. The paper's cardiac data are private, so its numbers "
-    "stand here for the size of the effects: other anatomy, other resolution, other scanners."
+    "Means over seeds +- standard deviation; seeds: {}, fewer where n says so. The paper's cardiac "
+    "data are private, so its numbers stand here for the size of the effects: other anatomy, other "
+    "resolution, other scanners."
 )
 
 
@@ -66,14 +68,30 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _cell(path: Path, method: str, index: int) -> str:
+def _means(folder: Path, table: str) -> list[dict[str, str]]:
+    return [row for row in _rows(folder / f"{table}.csv") if row["structure"] == "mean"]
+
+
+def _seeds(folder: Path) -> int:
+    """The most that a mean of the tables has: both are of equally many, where none is missing."""
+    tables = dict.fromkeys(table for table, _ in PAPER)
+    counts = (int(row["n"]) for table in tables for row in _means(folder, table))
+    return max(counts, default=0)
+
+
+def _fewer(folder: Path, seeds: str, before: str) -> str:
+    """How many seeds there are, where some are missing."""
+    return f"{before}n = {seeds}" if int(seeds) < _seeds(folder) else ""
+
+
+def _cell(folder: Path, table: str, method: str, index: int) -> str:
     """Mean and sd of the first or second modality; a dash where there is none."""
-    rows = [row for row in _rows(path) if (row["method"], row["structure"]) == (method, "mean")]
+    rows = [row for row in _means(folder, table) if row["method"] == method]
     if len(rows) <= index or not rows[index]["mean"]:
         return "-"
     row = rows[index]
     sd = f" +- {float(row['sd']):.3f}" if row["sd"] else ""
-    return f"{float(row['mean']):.3f}{sd}"
+    return f"{float(row['mean']):.3f}{sd}{_fewer(folder, row['n'], ', ')}"
 
 
 def _differences(folder: Path, table: str) -> list[str]:
@@ -81,7 +99,7 @@ def _differences(folder: Path, table: str) -> list[str]:
     return [
         f"{row['comparison'].replace('_', ' ')} in {row['modality'].upper()} "
         f"{float(row['mean']):+.3f} (95 % interval {float(row['low']):+.3f} to "
-        f"{float(row['high']):+.3f})"
+        f"{float(row['high']):+.3f}{_fewer(folder, row['seeds'], '; ')})"
         for row in _rows(folder / f"{table}_differences.csv")
         if (row["primary"] == "1" or row["comparison"] == SHOWN_TOO) and row["mean"] and row["low"]
     ]

@@ -14,12 +14,15 @@ from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
+from cyclesh.runtime.checkpoint import saved_steps
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
 from cyclesh.workdir import CHECKPOINTS, DATA, write_json
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
 FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"
+# Fields that a run may be continued with another value of, but that its scores depend on.
+SCORED_WITH = ("steps", "optim.skip_nonfinite")
 # Of results.json, what a record keeps.
 KEPT = ("test", "s_score", "judge", "translation", "checkpoint", "data", "split", "git", "versions")
 
@@ -86,7 +89,7 @@ def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
     wanted["init"] = dict(trial.init)
     wanted, found = settings.flat(wanted), settings.flat(record["config"])
     fields = {*wanted, *found}
-    free = (*FREE_FIELDS, "data.attribution")
+    free = {*FREE_FIELDS, "data.attribution"}.difference(SCORED_WITH)
     return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
 
 
@@ -121,26 +124,31 @@ def present_stores(config: ConfigDict) -> dict[int, Store]:
 
 
 def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record.
+    """Those without a record, or with one of a parent's failure that has been mended since.
 
+    Mended are parents that have finished, or are unsettled themselves and so run before.
     Raises UserError where a record belongs to another plan, or any of the plan to other data.
     """
     check_data(plan, workdir, present_stores(plan.base))
-    missing = []
+    missing: dict[str, Trial] = {}
     for trial in trials:
         record = read_record(workdir, trial.name)
         if record is None:
-            missing.append(trial)
+            missing[trial.name] = trial
         elif differing := differing_fields(plan, trial, record):
             raise UserError(
                 f"{record_path(workdir, trial.name)}: was made with another "
                 f"{', '.join(differing[:3])}; give another --workdir, or delete it"
             )
-    return missing
+        elif record["status"] == NO_PARENT:
+            parents = (plan.trials[name] for name in trial.after)
+            if all(p.name in missing or is_finished(workdir, p) for p in parents):
+                missing[trial.name] = trial
+    return list(missing.values())
 
 
 def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
-    """Those without a record, and of their parents those whose networks are gone.
+    """Those that are unsettled, and of their parents those whose networks are gone.
 
     So records alone, copied from elsewhere, are enough to go on from. ``trials`` are in an order in
     which each comes after its parents. Raises: as `unsettled`.
@@ -154,9 +162,15 @@ def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
 
 
 def has_lost_networks(workdir: Path, trial: Trial) -> bool:
-    """Whether a trial was scored, but no checkpoint of it is here. (Judges leave none here.)"""
-    saved = (Path(workdir) / RUNS / trial.name / CHECKPOINTS).glob("[0-9]*")
-    return trial.arm != "judge" and is_finished(workdir, trial) and not any(saved)
+    """Whether a trial was scored, but its last checkpoint is not here. (Judges leave none here.)
+
+    Earlier ones are of a training for the record's networks that was ended on its way.
+    """
+    if trial.arm == "judge" or not is_finished(workdir, trial):
+        return False
+    saved = saved_steps(Path(workdir) / RUNS / trial.name / CHECKPOINTS)
+    last = read_record(workdir, trial.name)["checkpoint"]["last_step"]
+    return max(saved, default=-1) < last
 
 
 def is_finished(workdir: Path, trial: Trial) -> bool:

@@ -1,11 +1,12 @@
 """From the records of trials to the rows of tables: scores, paired differences, ratios. Pure."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from cyclesh.evidence.records import FINISHED
-from cyclesh.evidence.trials import DICE, MEASURED, Cell, Comparison, Plan
+from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Cell, Comparison, Plan
 from cyclesh.scoring.statistics import Difference, mean_and_sd, paired_difference
 
 COLUMNS = ("method", "modality", "structure", "x", "mean", "sd", "n")
@@ -13,13 +14,23 @@ DIFFERENCE_COLUMNS = (
     *("comparison", "modality", "measure", "x", "mean", "low", "high"),
     *("seeds", "subjects", "primary"),
 )
+# What S-scores lie between: its name, and where a record's judge block has its mean and structures.
+BOUNDS = {
+    "floor: inputs untranslated": ("untranslated", ""),
+    "floor: inputs histogram-matched": ("histogram_matched", ""),
+    "ceiling: true volumes": ("ceiling", "ceiling_by_structure"),
+}
 RATIO_COLUMNS = ("x", "ours_minus_ada", "real_minus_ada", "ratio", "denominator_within_noise")
+
+
+def is_done(record: Mapping | None) -> bool:
+    """Whether there is a record, with a result."""
+    return record is not None and record["status"] == FINISHED
 
 
 def finished(cell: Cell, found: Mapping[str, dict]) -> list[dict]:
     """The records of a cell's trials that have a result."""
-    rows = [found.get(name) for name in cell.trials]
-    return [row for row in rows if row and row["status"] == FINISHED]
+    return [found[name] for name in cell.trials if is_done(found.get(name))]
 
 
 def score(cell: Cell, record: Mapping, structure: str) -> float | None:
@@ -30,24 +41,68 @@ def score(cell: Cell, record: Mapping, structure: str) -> float | None:
 
 
 def table_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
-    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result."""
+    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result.
+
+    Where an output has several measures, the method's name says which.
+    """
     rows = displacement_rows(plan, found) if output == "displacement" else []
+    cells = [cell for cell in plan.cells if cell.output == output]
+    mixed = len({cell.measure for cell in cells}) > 1
+    for cell in cells:
+        method = f"{cell.method} ({cell.measure.replace('_', '-')})" if mixed else cell.method
+        rows += [{**row, "method": method} for row in cell_rows(plan, cell, found)]
+    return rows
+
+
+def cell_rows(plan: Plan, cell: Cell, found: Mapping[str, dict]) -> list[dict]:
+    """A cell's rows: of the mean over structures, then of each structure."""
+    rows = []
+    for structure in ("mean", *plan.structures):
+        values = [score(cell, record, structure) for record in finished(cell, found)]
+        values = [value for value in values if value is not None]
+        mean, sd = mean_and_sd(values)
+        rows.append(
+            {
+                "method": cell.method,
+                "modality": cell.modality,
+                "structure": structure,
+                "x": cell.x,
+                "mean": mean,
+                "sd": sd,
+                "n": len(values),
+            }
+        )
+    return rows
+
+
+def generator_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
+    """As `table_rows`, of an output in Dice: S-scores of the generators that S read from."""
+    rows = []
     for cell in (cell for cell in plan.cells if cell.output == output):
-        for structure in ("mean", *plan.structures):
-            values = [score(cell, record, structure) for record in finished(cell, found)]
-            values = [value for value in values if value is not None]
-            mean, sd = mean_and_sd(values)
-            rows.append(
-                {
-                    "method": cell.method,
-                    "modality": cell.modality,
-                    "structure": structure,
-                    "x": cell.x,
-                    "mean": mean,
-                    "sd": sd,
-                    "n": len(values),
-                }
-            )
+        if "gen" in plan.trials[cell.trials[0]].init:
+            rows += cell_rows(plan, replace(cell, measure=S_SCORE), found)
+    return rows
+
+
+def bound_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
+    """What S-scores lie between: rows of what the judges themselves reach, where records hold it.
+
+    It is of the test volumes and the judges alone, so any trial's is all trials'.
+    """
+    done = [found[name] for name in plan.needs[output] if is_done(found.get(name))]
+    rows = []
+    for method, (key, by_structure) in BOUNDS.items():
+        for modality in plan.modalities:
+            judged = (record["judge"].get(modality, {}) for record in done)
+            block = next((block for block in judged if block.get(key) is not None), None)
+            if block is None:
+                continue
+            means = {"mean": block[key], **(block.get(by_structure) or {})}
+            rows += [
+                {**dict.fromkeys(COLUMNS), "method": method, "modality": modality}
+                | {"structure": structure, "mean": means.get(structure)}
+                for structure in ("mean", *plan.structures)
+            ]
     return rows
 
 
@@ -73,7 +128,7 @@ def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
     pairs = [
         (found[better], found[worse])
         for better, worse in zip(comparison.better.trials, comparison.worse.trials, strict=False)
-        if all(found.get(n, {}).get("status") == FINISHED for n in (better, worse))
+        if is_done(found.get(better)) and is_done(found.get(worse))
     ]
     if not pairs:
         return Difference(*[float("nan")] * 3, 0, 0)

@@ -25,7 +25,9 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
     if output == "figure8":
         written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
     pictures = figures.draw(plan, output, workdir, rows, found)
-    written[f"{output}.md"] = page(plan, output, workdir, rows, compared, found, bool(pictures))
+    lost = figures.without_networks(plan, output, workdir)
+    text = page(plan, output, workdir, rows, compared, found, bool(pictures), lost)
+    written[f"{output}.md"] = text
     files = [write_text(Path(workdir) / name, text) for name, text in written.items()]
     return files + pictures
 

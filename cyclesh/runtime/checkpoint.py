@@ -192,7 +192,7 @@ def _tidy(folder: Path) -> None:
     """Clear unfinished saves, and set aside what orbax's manager cannot even be made with."""
     _clear_unfinished(folder)
     broken = _broken(folder)
-    if broken and broken.keys() == set(_saved(folder)):
+    if broken and broken.keys() == set(saved_steps(folder)):
         raise _none_left(folder, broken)
     _rename(folder, broken)
 
@@ -229,14 +229,15 @@ def _rename(folder: Path, reasons: dict[int, str]) -> None:
         )
 
 
-def _saved(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, by name alone; none where there is no folder."""
     return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
 
 
 def _broken(folder: Path) -> dict[int, str]:
     """Of the checkpoints whose small JSON files are no JSON: what is wrong."""
     found = {}
-    for step in _saved(folder):
+    for step in saved_steps(folder):
         for name in JSON_FILES:
             try:
                 json.loads((folder / str(step) / name).read_bytes())
