@@ -286,6 +286,7 @@ def test_steps_that_are_not_finite_are_left_out_and_counted_if_so_wished(store, 
         *run_words(store, "baseline", "epochs=4"),
         "--config.optim.seg.rate=1e9",  # the first step is finite, and nothing after it
         "--config.optim.skip_nonfinite=5",
+        "--config.log.keep_every_steps=3",
         f"--workdir={workdir}",
     ]
     done = call(capfd, *words)
@@ -297,6 +298,6 @@ def test_steps_that_are_not_finite_are_left_out_and_counted_if_so_wished(store, 
     moved = [name for name in early if not np.array_equal(early[name], late[name])]
     assert moved == ["training['step']"]
     # The count goes on, too, where the run goes on.
-    more = [*words[:-2], "--config.optim.skip_nonfinite=6", words[-1]]
+    more = [*words, "--config.optim.skip_nonfinite=6"]
     done = call(capfd, *more)
     assert done.status == 3 and "left out, 6 of 6" in done.err and "step 8" in done.err

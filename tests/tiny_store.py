@@ -79,4 +79,5 @@ def run_words(store: Path, method: str, items: str = "") -> list[str]:
         "--config.compute.lowering=native",
         "--config.judge.epochs=1",
         "--config.log.report_cases=1",
+        "--config.log.keep_every_steps=0",
     ]

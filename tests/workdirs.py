@@ -27,6 +27,7 @@ def arrays_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
             tree = reader.restore(folder / item, shapes)
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             arrays[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    assert arrays, f"{folder}: no checkpoint"
     return arrays
 
 
