@@ -36,17 +36,20 @@ def open_store(config, progress: bool = True) -> Store:
     path = Path(data.path)
     if not path.exists():
         raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
-    if is_store(path):
-        store = Store.open(path)
-        for field in data.override:
-            wanted, found = tuple(data[field]), getattr(store.description, field)
-            if wanted != found:
-                raise UserError(
-                    f"data={path}: this store has {field} {found}, the config asks for {wanted}; "
-                    "leave it out, or prepare the raw folder anew"
-                )
-        return store
-    return _prepared(path, config, progress)
+    return _ready_made(data) if is_store(path) else _prepared(path, config, progress)
+
+
+def _ready_made(data) -> Store:
+    """The store at `data.path`, if it has the grid that was asked for."""
+    store = Store.open(Path(data.path))
+    for field in data.override:
+        wanted, found = tuple(data[field]), getattr(store.description, field)
+        if wanted != found:
+            raise UserError(
+                f"data={data.path}: this store has {field} {found}, the config asks for {wanted}; "
+                "leave it out, or prepare the raw folder anew"
+            )
+    return store
 
 
 def foresee(config) -> tuple[str, Description]:
@@ -56,7 +59,7 @@ def foresee(config) -> tuple[str, Description]:
         return "the embedded phantom", description_of(data)
     path = Path(data.path)
     if is_store(path):
-        return f"the store {path}", Store.open(path).description
+        return f"the store {path}", _ready_made(data).description
     if not path.is_dir():
         raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
     return f"the raw folder {path}, to be verified and prepared", _description(path, data)
@@ -72,7 +75,7 @@ def survey(config) -> tuple[Description, Counter]:
         split = dataset_json(_phantom_spec(config))["split"]
         roster = {(case.partition("_")[0], name, case) for name in split for case in split[name]}
     elif is_store(data.path):
-        roster = {(v.modality, v.split, v.subject) for v in Store.open(data.path).volumes}
+        roster = {(v.modality, v.split, v.subject) for v in _ready_made(data).volumes}
     else:
         cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)

@@ -1,0 +1,29 @@
+"""Where a config's volumes are found."""
+
+import pytest
+from tiny_store import DESCRIPTION, write_store
+
+from configs import default
+from cyclesh.data.locate import foresee, open_store, survey
+from cyclesh.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("data") / "balls")
+
+
+@pytest.mark.parametrize("find", [open_store, foresee, survey])
+@pytest.mark.parametrize("key", ["shape=16x16x24", "spacing=4"])
+def test_a_store_of_another_grid_is_refused_before_and_in_training(store, find, key):
+    with pytest.raises(UserError, match="this store has .* the config asks for"):
+        find(default.build(f"mmwhs,data={store},{key}", "joint"))
+
+
+@pytest.mark.parametrize("key", ["", ",shape=16x16x16,spacing=8"])
+def test_a_store_decides_the_grid_that_a_config_does_not_ask_for(store, key):
+    config = default.build(f"mmwhs,data={store}{key}", "joint")
+    assert open_store(config).description == DESCRIPTION
+    assert foresee(config) == (f"the store {store}", DESCRIPTION)
+    described, subjects = survey(config)
+    assert described == DESCRIPTION and subjects["ct", "train"] == 3
