@@ -223,7 +223,7 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
         verdict = {1: "yes", 0: "not shown", -1: "no, it harms"}[value.sign]
         parts.append(
             f"{verdict} for {modality.upper()} with {done[0]['real'][modality]} real training "
-            f"volumes, by {value.mean:+.3f} Dice (95 % interval {number(value.low, sign=True)} to "
+            f"volumes ({value.mean:+.3f} Dice, 95 % interval {number(value.low, sign=True)} to "
             f"{number(value.high, sign=True)})"
         )
     text = "; ".join(parts)
