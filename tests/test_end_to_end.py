@@ -197,9 +197,10 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_pat
     assert all(np.isfinite(array).all() for array in kept.values())
 
     # What it advises can be followed: in the same workdir, and in another that starts from it.
+    stopped = shutil.copytree(workdir, tmp_path / "stopped")
     said = re.search(r"--config.optim.skip_nonfinite=\d+", done.stderr)[0]
     assert "left out, 1 of 10" in cyclesh(*words, said).stderr
-    again = [*words[:3], f"--config.init.seg={workdir}", f"--workdir={tmp_path / 'other'}"]
+    again = [*words[:3], f"--config.init.seg={stopped}", f"--workdir={tmp_path / 'other'}"]
     cyclesh(*again)
 
 

@@ -165,7 +165,7 @@ def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
     assert (row["seeds"], row["subjects"], row["primary"]) == ("2", "3", "1")
     assert float(found["ours - ada", "mr"]["mean"]) == pytest.approx(0.1)
     page = (tmp_path / "table2.md").read_text()
-    assert "Yes for CT with 2 real training volumes, by +0.200 Dice" in page
+    assert "Yes for CT with 2 real training volumes (+0.200 Dice, 95 % interval " in page
     assert "g" * 40 in page and "d" * 64 in page and "seeds: 0, 1" in page
     table = {(r["method"], r["structure"]) for r in rows(tmp_path / "table1.csv")}
     assert {("no_sc", "mean"), ("sc", "Myo")} <= table
