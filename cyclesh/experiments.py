@@ -36,8 +36,11 @@ def reproduce(
     quiet: bool = False,
     spawn: Spawn | None = None,
     command: str = "",
+    publish_in: str = "",
 ) -> list[Path]:
     """Run what is missing of the outputs ``only``, then write them; returns their files.
+
+    With ``publish_in``, a folder, what is worth keeping is copied there, named failures and all.
 
     Raises: UserError; Stopped (the trial's state is saved: the same call goes on); NonFiniteError
     after all else is done, where the loss of any trial stopped being finite.
@@ -58,6 +61,8 @@ def reproduce(
             written += in_child(write_output, workdir, output)
         else:
             written += writing.write(plan, output, workdir)
+    if publish_in:
+        written += publish(workdir, publish_in)
     failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
     if failed:
         raise NonFiniteError(

@@ -213,14 +213,9 @@ def reproduce() -> int:
     if FLAGS.launch == "slurm":
         print("\n".join(experiments.submit(config, folder, only, command)))
         return 0
-    try:
-        files = experiments.reproduce(config, folder, only, FLAGS.quiet, command=command)
-    except NonFiniteError:  # of trials that the tables name: these are written, and worth keeping
-        if FLAGS.output:
-            experiments.publish(folder, FLAGS.output)
-        raise
-    if FLAGS.output:
-        files += experiments.publish(folder, FLAGS.output)
+    files = experiments.reproduce(
+        config, folder, only, FLAGS.quiet, command=command, publish_in=FLAGS.output
+    )
     print("\n".join(map(str, files)))
     return 0
 

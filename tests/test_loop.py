@@ -4,15 +4,19 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from command_line import call
 from event_files import shown
-from tiny_store import run_words, write_store
+from tiny_runs import tiny_config
+from tiny_store import SHAPE, run_words, write_store
 from workdirs import arrays_of, without_times
 
 from cyclesh import loop
+from cyclesh.data.store import Store
 from cyclesh.loop import compiled_step, log_slices, stalled
+from cyclesh.run import build_run, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
 from cyclesh.workdir import CHECKPOINTS
@@ -117,6 +121,33 @@ def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_p
     assert all(np.array_equal(found[name], array) for name, array in straight.items())
     rescored = json.loads((tmp_path / "run" / "results.json").read_text())
     assert rescored["checkpoint"] == results["checkpoint"]
+
+
+def test_a_phase_s_step_is_compiled_once(tmp_path):
+    config = tiny_config("joint")
+    config.data.shape = SHAPE
+    run = build_run(config, tmp_path / "run", Store.open(write_store(tmp_path / "balls")))
+    with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
+        state, _ = first_state(run, checkpoints)
+    batches = run.batches(0)
+    first = next(batches)
+    step = compiled_step(run, run.phases[-1], state, first)
+    heard = []
+
+    def hear(event: str, *_, **__) -> None:
+        heard.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        jax.jit(lambda x: x + 3)(1.0)
+        assert any("compile" in event for event in heard)  # this is how it would sound
+        heard.clear()
+        for batch in (first, next(batches), next(batches)):
+            state, _ = step(state, batch)
+        assert not any("compile" in event for event in heard)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert int(state.step) == 3
 
 
 def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(

@@ -1,3 +1,5 @@
+"""The command line as a whole."""
+
 import subprocess
 import sys
 

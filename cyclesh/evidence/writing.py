@@ -24,8 +24,8 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
         )
     if output == "figure8":
         written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
-    pictures = figures.draw(plan, output, workdir, rows, found)
     lost = figures.without_networks(plan, output, workdir)
+    pictures = [] if lost else figures.draw(plan, output, workdir, rows, found)
     text = page(plan, output, workdir, rows, compared, found, bool(pictures), lost)
     written[f"{output}.md"] = text
     files = [write_text(Path(workdir) / name, text) for name, text in written.items()]
