@@ -150,6 +150,7 @@ def test_a_phase_s_step_is_compiled_once(tmp_path):
     assert int(state.step) == 3
 
 
+@pytest.mark.slow
 def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(
     tmp_path, capfd, monkeypatch
 ):
