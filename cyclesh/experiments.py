@@ -21,8 +21,9 @@ from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
 from cyclesh.evidence.records import RUNS, is_finished, to_run
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
+from cyclesh.files import write_text
 from cyclesh.run import check_workdir, claim_workdir
-from cyclesh.workdir import read_config, write_text
+from cyclesh.workdir import read_config
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
 PICTURED = ("figure3", "figure6")  # made with networks

@@ -9,12 +9,13 @@ from pathlib import Path
 from cyclesh import __version__, evaluate, reports, settings
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
+from cyclesh.files import write_json
 from cyclesh.reports import Scored
 from cyclesh.run import Run, load_params
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first
 from cyclesh.scoring.cases import write_cases
-from cyclesh.workdir import CHECKPOINTS, write_json
+from cyclesh.workdir import CHECKPOINTS
 
 RESULTS, CASES = "results.json", "cases.csv"
 S_SCORES = "s_scores.csv"  # as cases.csv, of synthetic volumes by the judges; Dice only

@@ -23,11 +23,12 @@ from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
+from cyclesh.files import write_json
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
-from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config, write_json
+from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config
 
 # Fields that a run may be continued with another value of.
 FREE_FIELDS = (

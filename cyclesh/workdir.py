@@ -1,7 +1,6 @@
-"""The small JSON files of a workdir or an export: read and written, mistakes in one line."""
+"""The small JSON files of a workdir or an export: read, mistakes in one line."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,16 +51,3 @@ def read_as(path: Path, what: str) -> Iterator[None]:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         reason = reason.removeprefix("--config: ")
         raise UserError(f"{path}: is not {what} ({reason})") from None
-
-
-def write_json(path: Path, content) -> None:
-    """Atomically; NaN is refused, since JSON has none."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Atomically; returns the path."""
-    partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial_path.write_text(text, encoding="utf-8")
-    os.replace(partial_path, path)
-    return path

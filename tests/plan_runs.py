@@ -9,7 +9,8 @@ from cyclesh.evidence import records
 from cyclesh.evidence.plan import plan_for
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Plan, Trial
-from cyclesh.workdir import CHECKPOINTS, write_json
+from cyclesh.files import write_json
+from cyclesh.workdir import CHECKPOINTS
 
 LAST_STEP = 4  # 2 epochs of 2 steps
 CASES = {"ct": ("ct_1", "ct_2", "ct_3"), "mr": ("mr_1", "mr_2", "mr_3")}

@@ -81,7 +81,7 @@ def test_faulty_labels_are_named(raw, tmp_path, spoil, says):
         run(raw, tmp_path / "s")
     assert says in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "s").exists()
-    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert not list(tmp_path.rglob("*.partial-*"))
 
 
 def test_disagreeing_headers(raw, tmp_path):

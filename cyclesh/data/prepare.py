@@ -8,11 +8,8 @@ rename when everything is there.
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +20,7 @@ from cyclesh.data.raw import Case
 from cyclesh.data.recipe import ENTRIES, WHOLE, Recipe, Shard
 from cyclesh.data.store import Source, Store, as_affine, volume_paths
 from cyclesh.data.workers import in_parallel
+from cyclesh.files import replacing, write_text
 
 
 def prepare(
@@ -71,7 +69,7 @@ def _make(recipe: Recipe, case: Case) -> None:
     crop = crop_case(image, labels[0], case, recipe.description, *labels[1:])
     paths = volume_paths(recipe.building, case.id)
     for path, array in zip(paths, (crop.image, crop.label), strict=True):
-        with _replacing(path) as temporary, open(temporary, "wb") as file:
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
             np.save(file, array)
     source = Source(
         image=case.image.relative_to(recipe.raw).as_posix(),
@@ -90,28 +88,15 @@ def _make(recipe: Recipe, case: Case) -> None:
         "source": asdict(source),
         "cut": crop.cut,
     }
-    with _replacing(recipe.entry_path(case)) as temporary:
-        temporary.write_text(json.dumps(entry), encoding="utf-8")
+    write_text(recipe.entry_path(case), json.dumps(entry))
 
 
 def _finish(recipe: Recipe, manifest: dict) -> None:
     """The manifest, then the rename that makes the store exist, then the scaffolding's removal."""
     building, target = recipe.building, recipe.target
-    with _replacing(building / stores.MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_text(building / stores.MANIFEST, json.dumps(manifest, indent=1))
     os.rename(building, target)
     shutil.rmtree(target / ENTRIES, ignore_errors=True)
     wanted = {path for v in manifest["volumes"] for path in volume_paths(target, v["id"])}
-    for path in {*(target / stores.VOLUMES).iterdir(), *target.glob("*.tmp-*")} - wanted:
+    for path in {*(target / stores.VOLUMES).iterdir(), *target.glob("*.partial-*")} - wanted:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` when the block succeeds."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,8 +19,8 @@ from cyclesh.cache import cache_folder, key_of
 from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
+from cyclesh.files import write_json
 from cyclesh.runtime.devices import use_compilation_cache
-from cyclesh.workdir import write_json
 
 # Start, compiling, validating and scoring of a trial, until a finished one has told.
 FIRST_GUESS_S = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cyclesh.errors import UserError
 from cyclesh.evidence.pages import markdown_table
-from cyclesh.workdir import write_text
+from cyclesh.files import write_text
 
 MARKERS = "<!-- results -->", "<!-- /results -->"
 # Tables 1 and 2 of the paper, in the order CT, MRI.

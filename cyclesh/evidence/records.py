@@ -12,12 +12,13 @@ from cyclesh import settings
 from cyclesh.data.store import Store, is_store
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
+from cyclesh.files import write_json
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
 from cyclesh.runtime.checkpoint import saved_steps
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
-from cyclesh.workdir import CHECKPOINTS, DATA, write_json
+from cyclesh.workdir import CHECKPOINTS, DATA
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
 FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import Plan, Trial
-from cyclesh.workdir import write_text
+from cyclesh.files import write_text
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "reproduce_slurm.sh"
 LEVELS = "slurm"  # folder of the lists of names, one file a level

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclesh.evidence import figures, records, tables
 from cyclesh.evidence.pages import page, plain
 from cyclesh.evidence.trials import Plan
-from cyclesh.workdir import write_text
+from cyclesh.files import write_text
 
 
 def write(plan: Plan, output: str, workdir: Path) -> list[Path]:

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from cyclesh.files import write_text
 from cyclesh.runtime.board import Board
 
 METRICS = "metrics.jsonl"
@@ -44,9 +44,7 @@ class RunLog:
 
     def _open(self, step: int) -> None:
         path = self.workdir / METRICS
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
         self._board = Board(self.workdir / "tensorboard", step)
 

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cyclesh.files import replacing
 from cyclesh.scoring.dice import dice
 from cyclesh.scoring.similarity import Similarity
 from cyclesh.scoring.surface import assd_mm, hd95_mm, surface_distances_mm
@@ -113,14 +113,11 @@ def summarise_similarity(scores: Sequence[Similarity]) -> dict[str, float | None
 
 def write_cases(rows: Sequence[CaseScore], path: Path) -> None:
     """cases.csv: one line for each case and structure, undefined scores as empty fields."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(CaseScore)])
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _blank_if_nan(value) for key, value in asdict(row).items()})
-    os.replace(partial, path)
 
 
 def read_cases(path: Path) -> list[CaseScore]:

@@ -6,7 +6,6 @@ runs stand side by side.
 """
 
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -15,6 +14,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from cyclesh.files import write_text
 from cyclesh.scoring import curves, facts, tables
 from cyclesh.scoring.browser import browser
 from cyclesh.scoring.figures import figure4, samples_of
@@ -97,9 +97,7 @@ def write_report(runs: Sequence[ReportData], path: Path) -> None:
             ),
         )
     )
-    partial_path = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial_path.write_text(page(title, body), encoding="utf-8")
-    os.replace(partial_path, path)
+    write_text(path, page(title, body))
 
 
 def figures(runs: Sequence[ReportData]) -> dict[str, Figure]:

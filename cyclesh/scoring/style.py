@@ -6,7 +6,6 @@ blindness. Line style, never colour alone, tells a label from a prediction.
 
 import base64
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from cyclesh.files import replacing
 
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -103,7 +104,5 @@ def save_figure(figure: Figure, stem: Path, description: str = "") -> None:
     for suffix, blank in (("png", "Software"), ("svg", "Date")):
         metadata = {blank: None, **described}
         target = stem.with_name(f"{stem.name}.{suffix}")
-        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-        with matplotlib.rc_context(_RC):
+        with replacing(target) as partial, matplotlib.rc_context(_RC):
             figure.savefig(partial, format=suffix, dpi=160, metadata=metadata)
-        os.replace(partial, target)
