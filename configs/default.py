@@ -81,7 +81,7 @@ def fields() -> ConfigDict:
     w.shape = 1.0  # gamma (3.6)
     w.identity = 0.0  # CycleGAN's identity loss; the paper has none
     w.disc = 0.5  # factor of the discriminators' loss (CycleGAN's)
-    w.seg_real = 1 / 3  # weight in S's loss of real volumes (3.5; all three alike: ours)
+    w.seg_real = 1 / 3  # weight in S's loss of real volumes (3.5; all three alike: ours; `joint`)
     w.seg_fake = 1 / 3  # of synthetic volumes
     w.seg_rec = 1 / 3  # of reconstructed volumes
     w.pool_size = 50  # fakes that a domain's history pool holds (CycleGAN's)
@@ -112,9 +112,10 @@ def fields() -> ConfigDict:
     s.min_delta = 0.0  # less than this is no progress
     s.from_epoch = 0  # of the method's phase; earlier ones never stop
 
-    # --- start trees from other runs: workdirs, whose G and S need no pre-training; empty: scratch
+    # --- start trees from other runs: workdirs; empty: scratch
     c.init = ConfigDict({"gen": "", "disc": "", "seg": ""})
     c.init_checkpoint = "best"  # which of theirs: the "best" on validation, or the "last"
+    c.init_pretrain = False  # pre-train G and S that come from there all the same
 
     # --- validation, checkpoints, logs
     c.log = g = ConfigDict()
@@ -150,6 +151,11 @@ PRESETS = {
         # paper's 1, segmentors that learn from G's fakes come to accept whatever it makes sooner
         # than it learns to please them. At first they rest, and know real volumes only.
         "loss.shape": 5.0,
+        # For the same reason they hear little of synthetic volumes: at a third, like the others, G
+        # and S agree on what the judges do not, the more the longer all move.
+        "loss.seg_real": 0.6,
+        "loss.seg_fake": 0.1,
+        "loss.seg_rec": 0.3,
         "optim.gen.pretrain_rate": 2e-3,
         "optim.disc.pretrain_rate": 6e-4,
         "optim.seg.pretrain_rate": 1e-3,

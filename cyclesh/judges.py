@@ -76,6 +76,7 @@ JUDGE_IGNORES = (
     "loss.disc",
     "loss.pool_size",
     "init_checkpoint",
+    "init_pretrain",
     "schedule.metric",
     "log.row_steps",
 )

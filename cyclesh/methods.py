@@ -5,10 +5,11 @@ baseline   S       real                         -       Baseline (R); on all dat
 gan        G D     -                            0       pre-training; "G w/o SC" of Table 1
 cyclegan   G D     -                            0       Figure 3: gan with the generator criticised
 ada        S       1/2 real, 1/4 fake, 1/4 rec  -       ADA (R+S): offline augmentation, G frozen
-joint      G D S   real, fake, rec alike        its own ours; "G w/ SC" of Table 1
+joint      G D S   real, fake, rec              its own ours; "G w/ SC" of Table 1
 
 Keys are fields of the config; whatever is not named here is common to all methods, but for gamma
-(`loss.shape`: the paper's 1 unless a preset has another), which only `joint` leaves as it is.
+(`loss.shape`: the paper's 1) and for what the segmentors' loss weighs (`loss.seg_*`: all alike),
+which only `joint` leaves as they are: the default's unless a preset has others.
 """
 
 
@@ -26,10 +27,7 @@ METHODS = {
         "model.generator": "resnet",
     },
     "ada": {"moves": ("seg",), "loss.shape": 0.0, **_segmentors_read(1 / 2, 1 / 4, 1 / 4)},
-    "joint": {
-        "moves": ("gen", "disc", "seg"),
-        **_segmentors_read(1 / 3, 1 / 3, 1 / 3),
-    },
+    "joint": {"moves": ("gen", "disc", "seg")},
 }
 
 

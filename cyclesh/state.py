@@ -65,16 +65,17 @@ class Phase:
 def make_phases(config) -> tuple[Phase, ...]:
     """The run's phases in order, those of zero epochs left out (paper 4.2).
 
-    Nothing is pre-trained that the method then has no use for, or that comes from another run; and
-    generators without shape consistency have none from the start.
+    Nothing is pre-trained that the method then has no use for, or (unless `init_pretrain`) that
+    comes from another run; and generators without shape consistency have none from the start.
     """
     loss, schedule = config.loss, config.schedule
     real_only = {"real": 1.0, "fake": 0.0, "rec": 0.0}
     reads = {kind: loss[f"seg_{kind}"] for kind in real_only}
     segments = "seg" in config.moves or bool(loss.shape)
     translates = "gen" in config.moves or bool(reads["fake"] or reads["rec"])
-    seg_epochs = schedule.pretrain_seg_epochs if segments and not config.init.seg else 0
-    gan_epochs = schedule.pretrain_gan_epochs if translates and not config.init.gen else 0
+    seg_ready, gen_ready = (config.init[p] and not config.init_pretrain for p in ("seg", "gen"))
+    seg_epochs = schedule.pretrain_seg_epochs if segments and not seg_ready else 0
+    gan_epochs = schedule.pretrain_gan_epochs if translates and not gen_ready else 0
     gan_shape = schedule.pretrain_gan_shape if loss.shape else 0.0
     phases = (
         Phase("pretrain_seg", ("seg",), seg_epochs, real_only, 0.0),

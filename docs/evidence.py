@@ -10,7 +10,7 @@ from cyclesh.evidence.pages import markdown_table, plain
 from cyclesh.evidence.plan import make_plan
 from cyclesh.evidence.readme import fill_block
 from cyclesh.evidence.records import RUNS
-from cyclesh.evidence.trials import Plan, Trial, budget_of, config_of
+from cyclesh.evidence.trials import Plan, Trial, budget_of, config_of, steps_of
 from cyclesh.judges import judge_config
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -26,7 +26,8 @@ def block() -> str:
     train, val, test = (subjects[modality, split] for split in ("train", "val", "test"))
     few = Arms(base, scale, described, subjects).count(modality, LIMITED)
     longer = max(scale.seg_epochs, scale.gan_epochs) * scale.epoch_steps
-    arm = (base.schedule.constant_epochs + base.schedule.decay_epochs) * scale.epoch_steps
+    (ours, *_) = (trial for trial in plan.trials.values() if trial.arm == "ours")
+    arm = steps_of(config_of(plan, ours, Path(RUNS)))
     shift_mm = max(scale.shift_voxels) * max(base.data.spacing_mm)
     lines = [
         f"The phantom has {base.phantom.subjects} subjects a modality: {train} to train on, {val} "
@@ -37,7 +38,7 @@ def block() -> str:
         f"There are {len(plan.trials)} trials:",
         "",
         markdown_table(
-            ("trials", "updates", "of them while rates fall", "volumes S reads", "validations"),
+            ("trials", "updates", "while rates fall", "volumes S reads", "validations that choose"),
             spent(plan),
         ),
         "",
@@ -67,13 +68,15 @@ def budget_row(plan: Plan, trial: Trial) -> tuple[str, ...]:
     config = config_of(plan, trial, Path(RUNS))
     budget, schedule = budget_of(config), config.schedule
     moves = {"S": budget.seg_updates, "G": budget.gen_updates}
-    updates = max(moves.values())
-    assert set(moves.values()) <= {0, updates}
-    players = " and ".join(name for name, count in moves.items() if count)
+    counts: dict[int, list[str]] = {}
+    for name, count in moves.items():
+        counts.setdefault(count, []).append(name)
+    updates = ", ".join(f"{n} of {' and '.join(names)}" for n, names in counts.items() if n)
     falling = schedule.decay_epochs * schedule.epoch_steps
     every = judge_config(config) if trial.arm == "judge" else config
-    validations = -(-updates // round(every.log.validate_epochs * schedule.epoch_steps))
-    return f"{updates} of {players}", str(falling), str(budget.volumes_read), str(validations)
+    own = schedule.constant_epochs + schedule.decay_epochs  # the best is of the method's own phase
+    validations = -(-own // every.log.validate_epochs)
+    return updates, str(falling), str(budget.volumes_read), f"{validations:.0f}"
 
 
 def shown(plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs import default
+from cyclesh import state
 from cyclesh.cache import key_of
 from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
@@ -50,7 +51,7 @@ def test_no_two_trials_are_the_same_run(plan):
 
 def test_trials_see_another_phantom_than_the_one_that_rates_were_chosen_on(plan):
     assert default.build(None, "joint").phantom.seed == 0
-    assert {config(plan, name).phantom.seed for name in plan.trials} == {1}
+    assert {config(plan, name).phantom.seed for name in plan.trials} == {2}
     own = plan_of("tiny,data=/scans")
     assert {config(own, name).phantom.seed for name in own.trials} == {0}  # of no use there
 
@@ -71,7 +72,7 @@ def test_arms_share_their_parents_and_their_data(plan):
         own = {
             c.method: c.trials for c in plan.cells if (c.output, c.modality) == ("table2", modality)
         }
-        assert len(own["ours"]) == 5
+        assert len(own["ours"]) == 8
         for ours, other in zip(own["ours"], own[by], strict=True):
             ours, other = plan.trials[ours], plan.trials[other]
             assert ours.init["seg"] == other.init["seg"] and ours.seed == other.seed
@@ -122,8 +123,7 @@ def test_from_scratch_gets_the_updates_of_both_stages(plan):
     init = plan.trials[ours.trials[0]].init
     seg, gan = (budget_of(config(plan, init[player])) for player in ("seg", "gen"))
     longer = max(seg.seg_updates, gan.gen_updates)
-    assert whole.gen_updates == longer + late.gen_updates > late.gen_updates
-    assert whole.seg_updates == longer + late.seg_updates
+    assert whole.gen_updates == whole.seg_updates == longer + late.gen_updates > late.gen_updates
 
 
 def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
@@ -143,12 +143,43 @@ def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
     assert all(t.after for t in plan.trials.values() if config(plan, t.name).method != "baseline")
 
 
+@pytest.mark.parametrize(("argument", "rests"), [(None, 12), ("mmwhs", 0)])
+def test_segmentors_rest_at_first_where_the_preset_lets_them(argument, rests):
+    plan = plan_of(argument)
+    for output, method in (("table1", "sc"), ("table2", "ours")):
+        own = config(plan, cells(plan, output, method)[0].trials[0])
+        phases = state.make_phases(own)
+        first, last = phases[0], phases[-1]
+        assert last.moves == ("gen", "disc", "seg") and last.shape_weight == own.loss.shape
+        if rests:
+            assert (first.moves, first.epochs) == (("gen", "disc"), rests)
+            assert first.shape_weight == plan.base.schedule.pretrain_gan_shape > 0
+        assert (first is last) == (not rests)
+    control = config(plan, cells(plan, "table1", "no_sc")[0].trials[0])
+    assert [(p.epochs, p.shape_weight) for p in state.make_phases(control)] == [
+        (p.epochs, 0.0) for p in state.make_phases(own)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "reads"), [(None, (0.6, 0.1, 0.3)), ("mmwhs", (0.5, 0.25, 0.25))]
+)
+def test_ada_reads_what_the_plan_says(argument, reads):
+    plan = plan_of(argument)
+    for output in ("table2", "figure7", "figure8"):
+        for name in (name for cell in cells(plan, output, "ada") for name in cell.trials):
+            loss = config(plan, name).loss
+            assert (loss.seg_real, loss.seg_fake, loss.seg_rec) == reads
+    flooded = config(plan, cells(plan, "flood", "ada_flooded")[0].trials[0]).loss
+    assert (flooded.seg_real, flooded.seg_fake, flooded.seg_rec) == (0.05, 0.475, 0.475)
+
+
 def test_seeds_are_part_of_the_plan(plan):
     for cell in plan.cells:
-        wanted = 5 if cell.output.startswith("table") else 3
+        wanted = 8 if cell.output.startswith("table") else 3
         assert [plan.trials[n].seed for n in cell.trials] == list(range(wanted))
     later = plan_of("seed=10")
-    assert {t.seed for t in later.trials.values()} == {*range(10, 15), 1000}
+    assert {t.seed for t in later.trials.values()} == {*range(10, 18), 1000}
     with pytest.raises(UserError, match="judges"):
         plan_of("seed=998")
 

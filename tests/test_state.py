@@ -72,11 +72,14 @@ def test_ada_s_generators_never_knew_shape_consistency(preset):
         (("gen", "disc", "seg"), ["joint"]),
     ],
 )
-def test_what_comes_from_another_run_is_not_pre_trained(init, names):
+def test_what_comes_from_another_run_is_pre_trained_on_request_only(init, names):
     config = default.build("phantom", "joint")
+    every = [phase.name for phase in state.make_phases(config)]
     for name in init:
         config.init[name] = "runs/other"
     assert [phase.name for phase in state.make_phases(config)] == names
+    config.init_pretrain = True
+    assert [phase.name for phase in state.make_phases(config)] == every
 
 
 @pytest.mark.parametrize(

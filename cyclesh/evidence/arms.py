@@ -9,6 +9,7 @@ from cyclesh.data.description import Description
 from cyclesh.evidence.trials import Trial
 
 LIMITED = 0.14  # share of the real data in Table 2 and Figure 8 (5.3)
+HALF = (1 / 2, 1 / 4, 1 / 4)  # "half real and half synthetic data" (5.3)
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Scale:
     gan_epochs: int
     table_seeds: int
     curve_seeds: int
+    ada_reads: tuple[float, float, float]  # weights of real, fake, rec in its loss of S
     shares: tuple[float, ...]  # Figure 7: of the real data, between the tables' and all
     added: tuple[float, ...]  # Figure 8: volumes added, as a share of the training subjects
     sources: tuple[float, ...]  # Figure 7, right: of all source volumes, extra ones included
@@ -30,24 +32,74 @@ class Scale:
 
 SCALES = {
     "phantom": Scale(
-        19, 20, 20, 5, 3, (0.4,), (0.14, 0.5, 0.85), (0.1, 0.4, 1.0), 76, (0, 0, 3), 38
+        epoch_steps=19,
+        seg_epochs=20,
+        gan_epochs=20,
+        table_seeds=8,
+        curve_seeds=3,
+        ada_reads=(0.6, 0.1, 0.3),  # as in ours, where it was chosen: better for both than half
+        shares=(0.4,),
+        added=(0.14, 0.5, 0.85),
+        sources=(0.1, 0.4, 1.0),
+        extra=76,
+        shift_voxels=(0, 0, 3),
+        measured_every=38,
     ),
-    "tiny": Scale(2, 2, 2, 2, 2, (), (0.5,), (1.0,), 4, (0, 0, 2), 4),
-    "abdomen": Scale(10, 40, 40, 3, 3, (0.4,), (0.5,), (1.0,), 0, (0, 0, 3), 100),
+    "tiny": Scale(
+        epoch_steps=2,
+        seg_epochs=2,
+        gan_epochs=2,
+        table_seeds=2,
+        curve_seeds=2,
+        ada_reads=HALF,
+        shares=(),
+        added=(0.5,),
+        sources=(1.0,),
+        extra=4,
+        shift_voxels=(0, 0, 2),
+        measured_every=4,
+    ),
+    "abdomen": Scale(
+        epoch_steps=10,
+        seg_epochs=40,
+        gan_epochs=40,
+        table_seeds=3,
+        curve_seeds=3,
+        ada_reads=HALF,
+        shares=(0.4,),
+        added=(0.5,),
+        sources=(1.0,),
+        extra=0,
+        shift_voxels=(0, 0, 3),
+        measured_every=100,
+    ),
     "mmwhs": Scale(
-        71, 100, 60, 5, 3, (0.28, 0.57), (0.14, 0.5, 0.85), (0.06, 0.23, 1.0), 0, (0, 0, 6), 710
+        epoch_steps=71,
+        seg_epochs=100,
+        gan_epochs=60,
+        table_seeds=5,
+        curve_seeds=3,
+        ada_reads=HALF,
+        shares=(0.28, 0.57),
+        added=(0.14, 0.5, 0.85),
+        sources=(0.06, 0.23, 1.0),
+        extra=0,
+        shift_voxels=(0, 0, 6),
+        measured_every=710,
     ),
 }
+READS = ("loss.seg_real", "loss.seg_fake", "loss.seg_rec")
+UNSEEN = 2  # the plan's `phantom.seed`, counted from the config's: 0 and 1 were chosen on
 
 
 def common_fields(base: ConfigDict, scale: Scale) -> dict:
     """What all trials share: nothing is pre-trained within a run, nothing stops early.
 
     Parents hand on their last networks. The best generators would be chosen by judges that have
-    seen every real volume, also those that do not exist for the arms. The phantom is that of the
-    next seed: rates and schedules were chosen on the one that is trained on by default.
+    seen every real volume, also those that do not exist for the arms. The phantom is another than
+    the one that is trained on by default: there, rates and schedules were chosen.
     """
-    unseen = {} if base.data.path else {"phantom.seed": base.phantom.seed + 1}
+    unseen = {} if base.data.path else {"phantom.seed": base.phantom.seed + UNSEEN}
     return {
         **unseen,
         "data.real": (),
@@ -119,11 +171,28 @@ class Arms:
         schedule = self.base.schedule
         return self.schedule(schedule.constant_epochs, schedule.decay_epochs)
 
+    def resting(self) -> dict:
+        """Of arms whose generators move: the preset's pre-training before segmentors move, too.
+
+        It goes on from the parents, at the rates that they had. Nothing where the preset's has no
+        gamma, since the parents are that.
+        """
+        schedule = self.base.schedule
+        epochs = schedule.pretrain_gan_epochs if schedule.pretrain_gan_shape else 0
+        return {
+            "init_pretrain": True,
+            "schedule.pretrain_gan_epochs": epochs,
+            "schedule.pretrain_gan_shape": schedule.pretrain_gan_shape,
+        }
+
     def whole(self) -> dict:
         """The schedule of a trial without parents: as many updates as the longer's and an arm's."""
-        late = self.late()
-        pretrained = max(self.scale.seg_epochs, self.scale.gan_epochs)
-        constant = pretrained + late["schedule.constant_epochs"]
+        late, resting = self.late(), self.resting()
+        constant = (
+            max(self.scale.seg_epochs, self.scale.gan_epochs)
+            + resting["schedule.pretrain_gan_epochs"]
+            + late["schedule.constant_epochs"]
+        )
         return self.early_rates() | self.schedule(constant, late["schedule.decay_epochs"])
 
     def condition(self, real: Mapping[str, object]) -> tuple[str, dict]:
@@ -150,13 +219,14 @@ class Arms:
 
         Equal for all: updates of the segmentors, and volumes that they read. The baseline reads
         three real volumes an update where the others read a real, a synthetic, a reconstructed.
+        Generators move equally often in all where they move.
         """
         method, players, own = {
             "baseline": ("baseline", ("seg",), {"batch": 3 * self.base.batch}),
             "real": ("baseline", ("seg",), {"batch": 3 * self.base.batch}),
-            "ada": ("ada", ("seg", "gen"), {}),
-            "ours": ("joint", ("seg", "gen", "disc"), {}),
-            "no_sc": ("gan", ("gen", "disc"), {}),
+            "ada": ("ada", ("seg", "gen"), dict(zip(READS, self.scale.ada_reads, strict=True))),
+            "ours": ("joint", ("seg", "gen", "disc"), self.resting()),
+            "no_sc": ("gan", ("gen", "disc"), self.resting()),
         }[arm]
         parents = self.parents(real, seed)
         name, condition = self.condition(real)

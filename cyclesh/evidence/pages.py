@@ -27,7 +27,8 @@ NOTES = {
     "the paper's gamma.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
     "modality; the other modality keeps all of its volumes. The generators of `ada` had their "
-    "parent's updates alone, those of `ours` go on from there.",
+    "parent's updates alone, those of `ours` go on from there, at first (on some presets) while "
+    "the segmentors still rest.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
     "no fewer generator updates than ours, its pre-training included. `no_sc` is our generator "
     "with gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
@@ -50,8 +51,8 @@ NOTES = {
     "Millimetres along the shift, positive the way it went.",
     "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
     "longer-trained of the parents of `ours` and `ours` itself take together.",
-    "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of 1/2 (ada) or "
-    "1/3 (ours), synthetic and reconstructed ones the rest.",
+    "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of what they "
+    "weigh in Table 2, synthetic and reconstructed ones 0.475 each.",
 }
 IN_S_SCORES = ("table1", "figure3")  # whose rows are S-scores, all of them
 BOUNDED = (

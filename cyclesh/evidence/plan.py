@@ -89,8 +89,8 @@ class _Builder(Arms):
         """Without and with shape consistency, and with the paper's gamma where ours is another."""
         arms = {"no_sc": ("no_sc", {}), "sc": ("ours", {})}
         if self.base.loss.shape != PAPER_GAMMA:
-            gamma = {"suffix": "-gamma1", "loss__shape": PAPER_GAMMA}
-            arms["sc_gamma1"] = ("ours", gamma)
+            gamma = {"loss__shape": PAPER_GAMMA, "schedule__pretrain_gan_shape": PAPER_GAMMA}
+            arms["sc_gamma1"] = ("ours", {"suffix": "-gamma1", **gamma})
         seeds = self.seeds(self.scale.table_seeds)
         for method, (arm, more) in arms.items():
             for modality in (self.a, self.b):
@@ -191,7 +191,7 @@ class _Builder(Arms):
 
     def displacement(self) -> None:
         """Section 3.2: generators composed with a shift and its inverse, then gamma 0 and ours."""
-        fields = self.late()
+        fields = self.late() | self.resting()
         fields["log.keep_every_steps"] = self.scale.measured_every
         for arm, method, players in (
             ("no_sc", "gan", ("gen", "disc")),
