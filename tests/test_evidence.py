@@ -23,7 +23,7 @@ def test_updates_are_those_of_the_config():
     joint = EPOCH * (PHANTOM["schedule.constant_epochs"] + PHANTOM["schedule.decay_epochs"])
     falling, judge = EPOCH * PHANTOM["schedule.decay_epochs"], EPOCH * PHANTOM["judge.epochs"]
     arm = EPOCH * PHANTOM["schedule.pretrain_gan_epochs"] + joint  # S rests at first
-    whole = 2 * joint + arm
+    whole = 3 * joint + arm
     rows = [line for line in evidence.block().splitlines() if line.startswith("| `")]
     (ours,) = [row for row in rows if "`ours`" in row]
     (ada,) = [row for row in rows if "`ada`" in row]
@@ -35,8 +35,8 @@ def test_updates_are_those_of_the_config():
     assert control.endswith(f"| {arm} of G | {falling} | 0 | 5 |")
     # Without parents: as long as one and an arm.
     (scratch,) = [row for row in rows if "`scratch`" in row]
-    assert scratch.endswith(f"| {whole} of S and G | {falling} | {3 * whole} | 21 |")
-    assert f" {2 * joint} of the longer-trained " in evidence.block()
+    assert scratch.endswith(f"| {whole} of S and G | {falling} | {3 * whole} | 26 |")
+    assert f" {3 * joint} of the longer-trained " in evidence.block()
     assert f"\nand {arm} of an arm make their {whole}." in evidence.block()
     assert "19 to train on, 5 for validation, 24 for" in evidence.block()
     assert "14% of the real subjects are 3." in evidence.block()

@@ -51,7 +51,7 @@ def test_no_two_trials_are_the_same_run(plan):
 
 def test_trials_see_another_phantom_than_the_one_that_rates_were_chosen_on(plan):
     assert default.build(None, "joint").phantom.seed == 0
-    assert {config(plan, name).phantom.seed for name in plan.trials} == {2}
+    assert {config(plan, name).phantom.seed for name in plan.trials} == {3}
     own = plan_of("tiny,data=/scans")
     assert {config(own, name).phantom.seed for name in own.trials} == {0}  # of no use there
 
@@ -159,6 +159,17 @@ def test_segmentors_rest_at_first_where_the_preset_lets_them(argument, rests):
     assert [(p.epochs, p.shape_weight) for p in state.make_phases(control)] == [
         (p.epochs, 0.0) for p in state.make_phases(own)
     ]
+
+
+@pytest.mark.parametrize(("argument", "weight"), [(None, 5.0), ("mmwhs", 0.0)])
+def test_identity_guides_fresh_generators_that_no_segmentor_guides(argument, weight):
+    plan = plan_of(argument)
+    for name, trial in plan.trials.items():
+        own = config(plan, name)
+        alone = "gen" in own.moves and not own.loss.shape and not trial.init
+        assert alone == (trial.arm in ("gan", "cyclegan"))
+        if "gen" in own.moves:
+            assert own.loss.identity == (weight if alone else 0.0)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ class Scale:
     epoch_steps: int  # of every trial, so that equal epochs are equal updates
     seg_epochs: int  # of the parents, at a constant rate (4.2: 100 and 60)
     gan_epochs: int
+    identity: float  # weight of CycleGAN's identity loss where generators have no other guide
     table_seeds: int
     curve_seeds: int
     ada_reads: tuple[float, float, float]  # weights of real, fake, rec in its loss of S
@@ -34,7 +35,8 @@ SCALES = {
     "phantom": Scale(
         epoch_steps=19,
         seg_epochs=20,
-        gan_epochs=20,
+        gan_epochs=30,
+        identity=5.0,
         table_seeds=8,
         curve_seeds=3,
         ada_reads=(0.6, 0.1, 0.3),  # as in ours, where it was chosen: better for both than half
@@ -49,6 +51,7 @@ SCALES = {
         epoch_steps=2,
         seg_epochs=2,
         gan_epochs=2,
+        identity=5.0,
         table_seeds=2,
         curve_seeds=2,
         ada_reads=HALF,
@@ -63,6 +66,7 @@ SCALES = {
         epoch_steps=10,
         seg_epochs=40,
         gan_epochs=40,
+        identity=5.0,
         table_seeds=3,
         curve_seeds=3,
         ada_reads=HALF,
@@ -77,6 +81,7 @@ SCALES = {
         epoch_steps=71,
         seg_epochs=100,
         gan_epochs=60,
+        identity=0.0,
         table_seeds=5,
         curve_seeds=3,
         ada_reads=HALF,
@@ -89,7 +94,7 @@ SCALES = {
     ),
 }
 READS = ("loss.seg_real", "loss.seg_fake", "loss.seg_rec")
-UNSEEN = 2  # the plan's `phantom.seed`, counted from the config's: 0 and 1 were chosen on
+UNSEEN = 3  # the plan's `phantom.seed`, counted from the config's: those before it were seen
 
 
 def common_fields(base: ConfigDict, scale: Scale) -> dict:
@@ -166,6 +171,13 @@ class Arms:
             for player in ("gen", "disc", "seg")
         }
 
+    def guided(self) -> dict:
+        """Of generators that start fresh without shape consistency.
+
+        In hundreds of updates cycle and D alone may leave them where dark is bright.
+        """
+        return {"loss.identity": self.scale.identity}
+
     def late(self) -> dict:
         """The schedule of an arm that goes on from parents: the config's own."""
         schedule = self.base.schedule
@@ -211,6 +223,7 @@ class Arms:
             return self.add(f"{name}-{arm}-s{seed}", arm, method, seed, own)
 
         seg = parent("seg", "baseline", self.scale.seg_epochs)
+        fields |= self.guided()
         gan = parent("gan", "gan", self.scale.gan_epochs)
         return {"seg": seg, "gen": gan, "disc": gan}
 

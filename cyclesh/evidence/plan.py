@@ -110,7 +110,7 @@ class _Builder(Arms):
 
         Between them stands our generator without shape consistency, from Table 1.
         """
-        fields = self.whole()
+        fields = self.whole() | self.guided()
         seeds = self.seeds(self.scale.curve_seeds)
         trials = [self.add(f"all-cyclegan-s{s}", "cyclegan", "cyclegan", s, fields) for s in seeds]
         for modality in (self.a, self.b):
