@@ -81,7 +81,7 @@ def fields() -> ConfigDict:
     w.shape = 1.0  # gamma (3.6)
     w.identity = 0.0  # CycleGAN's identity loss; the paper has none
     w.disc = 0.5  # factor of the discriminators' loss (CycleGAN's)
-    w.seg_real = 1 / 3  # weight in S's loss of real volumes (3.5; all three alike: ours; `joint`)
+    w.seg_real = 1 / 3  # weight of real volumes in `joint`'s loss of S (3.5; all three alike: ours)
     w.seg_fake = 1 / 3  # of synthetic volumes
     w.seg_rec = 1 / 3  # of reconstructed volumes
     w.pool_size = 50  # fakes that a domain's history pool holds (CycleGAN's)
