@@ -93,7 +93,7 @@ UNSEEN = 3  # the plan's `phantom.seed`, counted from the config's: those before
 
 
 def common_fields(base: ConfigDict, scale: Scale) -> dict:
-    """What all trials share: nothing is pre-trained within a run, nothing stops early.
+    """What all trials share: nothing is pre-trained within a run (see `resting`) or stops early.
 
     Parents hand on their last networks. The best generators would be chosen by judges that have
     seen every real volume, also those that do not exist for the arms. The phantom is another than
