@@ -12,14 +12,17 @@ The convolution that follows a nearest-neighbour upsampling is done on the small
 two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
 """
 
+import math
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 LOWERINGS = ("auto", "plain", "native", "folded")
+SLAB_SLICES = 16  # of a folded convolution at once,
+SLAB_WORK = 10e6  # if it takes more multiplications than this for each tap of its kernel
 
 
 def resolve_lowering(lowering: str) -> str:
@@ -41,17 +44,30 @@ def _conv3d_native(x: Array, kernel: Array, stride: int, padding) -> Array:
     )
 
 
-def _fold_depth(parts: tuple[Array, ...], kernel: Array, stride: int, pad: int):
-    """Slices with their depth neighbours as channels, and the 2D kernel that fits them."""
-    taps, depth = kernel.shape[0], parts[0].shape[1]
-    slices = (depth + 2 * pad - taps) // stride + 1
-    padded = [jnp.pad(p, ((0, 0), (pad, pad), (0, 0), (0, 0), (0, 0))) for p in parts]
-    last = (slices - 1) * stride + 1
-    # Concatenating [tap][part] in one go also spares the copy of the skip connection.
-    x = jnp.concatenate([p[:, t : t + last : stride] for t in range(taps) for p in padded], -1)
-    x = x.reshape(-1, *x.shape[2:])
+def _conv_folded(parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: int, pad: int):
+    """The 3D convolution as a 2D one of slices that have their depth neighbours as channels.
+
+    A large one is computed slab by slab, which changes nothing but the order of its weight
+    gradient's sum: there XLA packs the slices as channels of one product, and at half the speed
+    where there are too many of them.
+    """
+    taps = kernel.shape[0]
+    padded = [jnp.pad(p, ((0, 0), (pad_z, pad_z), (0, 0), (0, 0), (0, 0))) for p in parts]
+    batch, depth, height, width, _ = padded[0].shape
+    depth = (depth - taps) // stride + 1
     kernel = jnp.concatenate(list(kernel), axis=2)  # (y, x, taps * in, out)
-    return x, kernel, slices
+
+    def slab(first: int, end: int) -> Array:
+        at = [slice(t + first * stride, t + (end - 1) * stride + 1, stride) for t in range(taps)]
+        # Concatenating [tap][part] in one go also spares the copy of the skip connection.
+        x = jnp.concatenate([p[:, z] for z in at for p in padded], -1)
+        y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, stride, [(pad, pad)] * 2)
+        return y.reshape(batch, end - first, *y.shape[1:])
+
+    work = batch * depth * height * width * math.prod(kernel.shape[2:]) / (taps * stride**2)
+    count = min(depth, math.ceil(batch * depth / SLAB_SLICES)) if work > SLAB_WORK else 1
+    ends = [depth * n // count for n in range(count + 1)]
+    return jnp.concatenate([slab(*at) for at in pairwise(ends)], 1)
 
 
 def conv3d(
@@ -79,9 +95,7 @@ def conv3d(
     if lowering in ("plain", "native"):
         joined = jnp.concatenate(parts, -1)
         return _conv3d_native(joined, kernel, stride, [(pad_z, pad_z), (pad, pad), (pad, pad)])
-    slices, flat_kernel, depth = _fold_depth(parts, kernel, stride, pad_z)
-    y = _conv2d(slices, flat_kernel, stride, [(pad, pad)] * 2)
-    return y.reshape(parts[0].shape[0], depth, *y.shape[1:])
+    return _conv_folded(parts, kernel, stride, pad_z, pad)
 
 
 def _phase_kernels(kernel: Array) -> Array:
@@ -126,10 +140,9 @@ def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool =
         # Padded as an array: where the window (the gradient, h + 1 wide) exceeds the unpadded
         # input, XLA swaps the two in the weight gradient and falls to a 20 times slower kernel.
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        slices, flat_kernel, _ = _fold_depth((x,), phased, 1, pad_z)
-        y = _conv2d(slices, flat_kernel, 1, "VALID")
+        y = _conv_folded((x,), phased, 1, pad_z, 0)
     # Split, not indexed: its gradient is one array, that of eight indices a sum of eight.
-    y = lax.split(y.reshape(b, d + 1, h + 1, w + 1, 8 * out), [out] * 8, axis=4)
+    y = lax.split(y, [out] * 8, axis=4)
     corners = product(range(2), repeat=3)
     phases = [
         y[:, p : p + d, q : q + h, r : r + w] for y, (p, q, r) in zip(y, corners, strict=True)

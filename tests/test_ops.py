@@ -16,6 +16,16 @@ pytestmark = pytest.mark.usefixtures("strict_ranks")
 LOWERINGS = ("plain", "native", "folded")
 
 
+@pytest.fixture(params=[*LOWERINGS, "folded in slabs"])
+def lowering(request, monkeypatch):
+    """Each lowering, and the folded one with so low a limit that all of it is done in slabs."""
+    name, *slabs = request.param.split(" ", 1)
+    if slabs:
+        monkeypatch.setattr(ops, "SLAB_WORK", 0)
+        monkeypatch.setattr(ops, "SLAB_SLICES", 4)
+    return name
+
+
 def draw(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
@@ -73,7 +83,6 @@ def test_a_convolution_by_hand():
         np.testing.assert_array_equal(y, [210, 432, 54])
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize(
     ("size", "stride", "grid"),
     [(3, 1, (5, 6, 7)), (3, 2, (5, 6, 7)), (3, 2, (6, 3, 8)), (1, 1, (3, 4, 5)), (1, 2, (3, 4, 5))],
@@ -88,7 +97,6 @@ def test_conv3d_equals_its_definition(lowering, size, stride, grid):
         assert_close(result, expected)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_tuple_stands_for_its_concatenation(lowering, stride):
     parts = draw(2, 5, 4, 3, 2), draw(2, 5, 4, 3, 3), draw(2, 5, 4, 3, 1)
@@ -107,7 +115,6 @@ def test_a_tuple_stands_for_its_concatenation(lowering, stride):
         assert_close(result, wanted)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("grid", [(3, 2, 5), (1, 4, 1)])
 def test_upsample_conv3d_is_enlarging_then_convolving(lowering, grid):
     x, kernel = draw(2, *grid, 3), draw(3, 3, 3, 3, 2)
@@ -121,6 +128,23 @@ def test_upsample_conv3d_is_enlarging_then_convolving(lowering, grid):
     )
     for result, expected in zip(got, (y, x_bar, kernel_bar), strict=True):
         assert_close(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "slabs"),
+    [((1, 32, 40, 40, 8), 8, 1), ((1, 32, 40, 40, 16), 16, 2), ((2, 33, 40, 40, 16), 16, 5)],
+)
+def test_a_large_folded_convolution_is_done_in_slabs(shape, out, slabs):
+    kernel = jnp.zeros((3, 3, 3, shape[-1], out))
+    told = jax.make_jaxpr(lambda x: ops.conv3d(x, kernel, lowering="folded"))(jnp.zeros(shape))
+    slices = [
+        equation.outvars[0].aval.shape[0]
+        for equation in told.eqns
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+    assert len(slices) == slabs
+    assert sum(slices) == shape[0] * shape[1]
+    assert slabs == 1 or max(slices) <= ops.SLAB_SLICES
 
 
 def test_max_pool_equals_flax_and_so_does_its_gradient():
