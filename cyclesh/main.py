@@ -324,9 +324,9 @@ def parse(argv: Sequence[str]) -> None:
             raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={known}{hint}")
 
 
-# In huge pages; never given back; in few arenas, so that compiler and step do not share all pieces;
-# and with a pad that keeps what an arena beside the first has mapped.
-MEMORY = "hugetlb=1 mmap_max=0 trim_threshold=1099511627776 arena_max=4 top_pad=134217728"
+# In huge pages; never given back; in one arena, as others map and unmap each large block; and the
+# heap grows by large steps.
+MEMORY = "hugetlb=1 mmap_max=0 trim_threshold=1099511627776 arena_max=1 top_pad=134217728"
 
 
 def keep_memory() -> None:

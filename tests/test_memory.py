@@ -75,3 +75,32 @@ print(libc.sbrk(0) - before)
         env = os.environ | {"GLIBC_TUNABLES": tunables}
         grown[word] = int(subprocess.check_output(command, env=env, text=True))
     assert grown["room"] == 0 and grown["none"] >= 100 * 2**20  # 240, less what the heap has spare
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
+def test_holes_of_the_heap_are_filled_and_take_no_memory():
+    program = """
+import ctypes
+from cyclesh.runtime import memory
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+blocks = [libc.malloc(100_000) for _ in range(4000)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+for block in blocks[::2]:  # 200 MB in pieces
+    libc.free(block)
+memory.tidy_heap()
+print(int(memory.STATUS.read_text().split("VmRSS:")[1].split()[0]))
+print(any(min(blocks) < libc.malloc(90_000) < max(blocks) for _ in range(100)))
+"""
+    kept = [f"glibc.malloc.{setting}" for setting in MEMORY.split() if "hugetlb" not in setting]
+    assert memory.ONE_ARENA in kept
+    several = [setting.replace("arena_max=1", "arena_max=2") for setting in kept]
+    held, reused = {}, {}
+    for name, settings in {"one": kept, "several": several}.items():
+        env = os.environ | {"GLIBC_TUNABLES": ":".join(settings)}
+        told = subprocess.check_output([sys.executable, "-c", program], env=env, text=True)
+        held[name], reused[name] = told.split()
+    assert reused == {"one": "False", "several": "True"}
+    assert int(held["one"]) < int(held["several"]) + 20_000  # kB: a page or two for each piece

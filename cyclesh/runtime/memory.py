@@ -14,29 +14,45 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster'
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 ROOM_BYTES = 256 * 2**20
+SMALLEST_HOLE_BYTES = 2048
+ONE_ARENA = "glibc.malloc.arena_max=1"
 
 
 def tidy_heap() -> None:
     """Make glibc's heap ready for training steps, once the compiler has left it in pieces.
 
     What is free is given back, as the compiler held nearly as much as a step will and the step's
-    arrays are one block, which fits in none of the pieces. And room is left low in the heap for
-    what is allocated while a step runs: the block lies at the end, and the next step's takes its
-    place if nothing came to lie behind it meanwhile. One small thing does, and the place is a few
-    bytes too short, for good. What has room elsewhere does not go there. Untouched, the room takes
-    no memory.
+    arrays are one block, which fits in none of the pieces. What small pieces there are is taken for
+    good: a step allocates ten thousand times, and would look through them each time. And room is
+    left low in the heap for what is allocated while a step runs: the block lies at the end, and the
+    next step's takes its place if nothing came to lie behind it meanwhile. One small thing does,
+    and the place is a few bytes too short, for good. What has room elsewhere does not go there.
+    Untouched, neither the room nor the pieces take memory.
     """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "malloc_trim"):  # not glibc
         return
-    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    for allocate in (libc.malloc, libc.sbrk):
+        allocate.argtypes, allocate.restype = (ctypes.c_size_t,), ctypes.c_void_p
     libc.free.argtypes = (ctypes.c_void_p,)
     libc.malloc_trim(0)
+    if ONE_ARENA in os.environ.get("GLIBC_TUNABLES", "").split(":"):  # else there are other heaps
+        _fill_holes(libc)
     room = libc.malloc(ROOM_BYTES)
     libc.malloc(ROOM_BYTES)  # never freed: it keeps the room apart from the end of the heap
     libc.free(room)
+
+
+def _fill_holes(libc: ctypes.CDLL) -> None:
+    """Allocate what is free below the end of the heap, the largest pieces first."""
+    end, size = libc.sbrk(0), ROOM_BYTES
+    while size >= SMALLEST_HOLE_BYTES:
+        block = libc.malloc(size)
+        if block is None or block + size > end:  # no hole of this size is left
+            libc.free(block)
+            size //= 2
 
 
 def free_memory_bytes() -> int:
