@@ -365,6 +365,16 @@ def test_a_denominator_within_noise_is_marked(tmp_path):
     assert "0.500 |" in ratio_table([gain, pair("real - ada", 0.02, 0.01, 0.03)])
 
 
+def test_one_seed_has_no_interval_and_says_so():
+    from cyclesh.evidence.pages import interval
+    from cyclesh.scoring.statistics import Difference
+
+    nan = float("nan")
+    assert interval(Difference(0.02, -0.01, 0.05, 3, 24)) == "-0.010 to +0.050"
+    assert "two seeds" in interval(Difference(0.02, nan, nan, 1, 24))
+    assert interval(Difference(nan, nan, nan, 0, 0)) == "-"
+
+
 def test_what_is_asked_is_checked(tmp_path, capfd):
     config = "--config=configs/joint.py:tiny"
     for words, named in (

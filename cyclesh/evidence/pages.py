@@ -171,7 +171,7 @@ def difference_table(compared: list[tuple]) -> str:
                 comparison.better.measure.replace("_", "-"),
                 plain(comparison.better.x),
                 f"{bold}{number(value.mean, sign=True)}{bold}",
-                f"{number(value.low, sign=True)} to {number(value.high, sign=True)}",
+                interval(value),
                 f"{value.seeds}, {value.subjects}",
             ]
         )
@@ -224,8 +224,7 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
         verdict = {1: "yes", 0: "not shown", -1: "no, it harms"}[value.sign]
         parts.append(
             f"{verdict} for {modality.upper()} with {done[0]['real'][modality]} real training "
-            f"volumes ({value.mean:+.3f} Dice, 95 % interval {number(value.low, sign=True)} to "
-            f"{number(value.high, sign=True)})"
+            f"volumes ({value.mean:+.3f} Dice, 95 % interval {interval(value)})"
         )
     text = "; ".join(parts)
     return (
@@ -267,6 +266,13 @@ def number(value: float | None, sign: bool = False) -> str:
     if value is None or value != value:
         return "-"
     return f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def interval(value) -> str:
+    """Both ends of a difference's interval, or why there is none."""
+    if value.low != value.low:
+        return "-" if value.mean != value.mean else "unknown: it takes two seeds and two subjects"
+    return f"{number(value.low, sign=True)} to {number(value.high, sign=True)}"
 
 
 def plain(value) -> str:
