@@ -11,6 +11,7 @@ from cyclesh.main import MEMORY
 from cyclesh.runtime import memory
 
 GB = 10**9
+TUNABLES = [f"glibc.malloc.{setting}" for setting in MEMORY.split()]
 
 
 def test_free_memory_is_the_least_of_machine_and_job(tmp_path, monkeypatch):
@@ -68,11 +69,10 @@ for _ in range(12):
     libc.malloc(20 * 2**20)
 print(libc.sbrk(0) - before)
 """
-    tunables = ":".join(f"glibc.malloc.{setting}" for setting in MEMORY.split())
     grown = {}
     for word in ("room", "none"):
         command = [sys.executable, "-c", program, word]
-        env = os.environ | {"GLIBC_TUNABLES": tunables}
+        env = os.environ | {"GLIBC_TUNABLES": ":".join(TUNABLES)}
         grown[word] = int(subprocess.check_output(command, env=env, text=True))
     assert grown["room"] == 0 and grown["none"] >= 100 * 2**20  # 240, less what the heap has spare
 
@@ -94,7 +94,7 @@ memory.tidy_heap()
 print(int(memory.STATUS.read_text().split("VmRSS:")[1].split()[0]))
 print(any(min(blocks) < libc.malloc(90_000) < max(blocks) for _ in range(100)))
 """
-    kept = [f"glibc.malloc.{setting}" for setting in MEMORY.split() if "hugetlb" not in setting]
+    kept = [setting for setting in TUNABLES if "hugetlb" not in setting]
     assert memory.ONE_ARENA in kept
     several = [setting.replace("arena_max=1", "arena_max=2") for setting in kept]
     held, reused = {}, {}
