@@ -324,9 +324,12 @@ def parse(argv: Sequence[str]) -> None:
             raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={known}{hint}")
 
 
-# In huge pages; never given back; in one arena, as others map and unmap each large block; and the
-# heap grows by large steps.
-MEMORY = "hugetlb=1 mmap_max=0 trim_threshold=1099511627776 arena_max=1 top_pad=134217728"
+# In huge pages; never given back, and the heap grows by large steps; in one arena, as others map
+# and unmap each large block; so each thread of the compiler keeps some small blocks of its own.
+MEMORY = (
+    "hugetlb=1 mmap_max=0 trim_threshold=1099511627776 top_pad=134217728 "
+    "arena_max=1 tcache_count=64"
+)
 
 
 def keep_memory() -> None:
