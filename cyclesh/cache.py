@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -38,9 +38,13 @@ def key_of(content) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time makes ``path``; others wait and then find it made."""
+    """Only one process at a time makes ``path``; others wait and then find it made.
+
+    On a file system without locks nobody waits: who is second makes it again.
+    """
     with open(path.with_name(f"{path.name}.lock"), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from types import ModuleType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -28,7 +30,8 @@ def in_parallel(
 ) -> list[Result]:
     """[work(item) for item in items] over processes (default: one for each core).
 
-    `work` must be picklable. The first error, in the items' order, is raised and the rest dropped.
+    `work` must be picklable, and of a module other than the main one. The first error, in the
+    items' order, is raised and the rest dropped.
     """
     processes = min(processes or available_cores(), len(items))
     return list(_shown(_results(work, items, processes), len(items), title, progress))
@@ -52,14 +55,30 @@ def _results(
         processes, mp_context=get_context("spawn"), initializer=_follow_parent
     )
     try:
-        yield from pool.map(work, items)
+        with _no_main_module():
+            results = pool.map(work, items)
+        yield from results
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed, probably for want of memory; run again with fewer than "
-            f"{processes} processes (what is finished is kept)"
+            f"one of {processes} worker processes was killed, probably for want of memory; run "
+            f"again with fewer (--config.data.processes={max(processes // 2, 1)})"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Processes that start meanwhile do not import the caller's script.
+
+    They need nothing of it, and one without a main guard would be run anew by each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _follow_parent() -> None:
