@@ -171,6 +171,14 @@ def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
     assert {("no_sc", "mean"), ("sc", "Myo")} <= table
 
 
+def test_a_seed_of_which_there_are_parents_alone_is_not_named(tmp_path):
+    with pytest.raises(Stopped):
+        run(tmp_path, Spawned(tmp_path, {"all-no_sc-s1": 75}))
+    assert records.read_record(tmp_path, "all-gan-s1")
+    experiments.write_output(tmp_path, "table1")
+    assert "- seeds: 0; judges: 1000\n" in (tmp_path / "table1.md").read_text()
+
+
 def lines_of(page: Path, *cells: str) -> list[str]:
     """The lines of the page's tables that begin with these cells."""
     start = "| " + " | ".join(cells) + " |"

@@ -234,10 +234,10 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
 
 
 def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
-    """Command, commit, seeds, data; and the trials without result, by name."""
+    """Command, commit, seeds of what is shown, data; and the trials without result, by name."""
     own = [found[t.name] for t in plan.wanted([output]) if t.name in found]
     done = [row for row in own if row["status"] == FINISHED]
-    seeds = sorted({row["seed"] for row in own if row["arm"] != "judge"})
+    seeds = sorted({row["seed"] for row in done if row["name"] in plan.needs[output]})
     command = Path(workdir) / COMMAND
     lines = [
         f"- command: `{command.read_text().strip() if command.exists() else 'reproduce()'}`",
