@@ -89,6 +89,7 @@ def run(
             tally.skipped += 1
             continue
         try:
+            _require_own(task, job, overwrite)
             line = _one(model, task, job)
             tally.done += 1
         except UserError as error:
@@ -151,6 +152,22 @@ def _job(scan: Path, target: Path) -> Job:
     if target.exists() and target.samefile(scan):
         raise UserError(f"--output={target}: is the input; name another file")
     return Job(scan, target)
+
+
+def _require_own(task: Task, job: Job, overwrite: bool) -> None:
+    """Raises UserError where what goes beside the result would replace the scan or the user's own.
+
+    What stands beside a result of this program, as its sidecar tells, may go.
+    """
+    before = outputs.written_before(job.target)
+    for path in sorted(path for path in before | outputs.beside(task, job.target) if path.exists()):
+        if job.scan.exists() and path.samefile(job.scan):  # a broken link is told when it is read
+            raise UserError(f"{path}: is the input, and would be replaced; name another --output")
+        if not before and not overwrite:
+            raise UserError(
+                f"{path}: exists and is no result of this program; name another --output, or give "
+                "--overwrite"
+            )
 
 
 def _jobs(source: Path, target: Path, model: Deployed, task: Task, quiet: bool) -> list[Job]:

@@ -255,6 +255,17 @@ def read_sidecar(target: Path) -> dict:
     return about if isinstance(about, dict) and {"cyclesh", "scan"} <= about.keys() else {}
 
 
+def beside(task: Task, target: Path) -> set[Path]:
+    """Where the files go that a task writes beside a result."""
+    asked = {
+        SIDECAR: True,
+        MASK: task.extent == "crop",
+        PROBABILITIES: task.probabilities,
+        PICTURE: task.overlay,
+    }
+    return {_beside(target, ending) for ending, wanted in asked.items() if wanted}
+
+
 def written_before(target: Path) -> set[Path]:
     """Where files beside an earlier result of this name may be; empty when there was none.
 

@@ -240,6 +240,66 @@ def test_an_existing_result_is_kept(workdir, tmp_path, capfd):
     assert target.read_bytes() == b"mine" and tree(tmp_path) == {"scan.nii.gz", "labels.nii.gz"}
 
 
+SIDE_FILES = ("a.json", "a_mask.nii.gz", "a_probabilities.nii.gz", "a.png")
+
+
+@pytest.mark.parametrize("name", SIDE_FILES)
+def test_files_of_the_users_own_are_kept(workdir, tmp_path, capfd, name):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "a.nii.gz"
+    command = ("--mode=segment", "--modality=ct", f"--workdir={workdir}", "--quiet")
+    one = (*command, f"--input={scan}", f"--output={target}", "--probabilities", "--overlay")
+    own = tmp_path / name
+    own.write_bytes(b'{"EchoTime": 0.03}')
+    before = tree(tmp_path)
+    require_one_clear_line(call(capfd, *one), str(own), "is no result of this program")
+    assert tree(tmp_path) == before and own.read_bytes() == b'{"EchoTime": 0.03}'
+    assert call(capfd, *one, "--overwrite").status == 0
+    assert own.read_bytes() != b'{"EchoTime": 0.03}'
+    target.unlink()  # what is left is of this program
+    assert call(capfd, *one).status == 0
+
+
+def test_what_is_not_written_is_in_nobodys_way(workdir, tmp_path, capfd):
+    scan, own = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "a_mask.nii.gz"
+    own.write_bytes(b"mine")
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={tmp_path / 'a.nii.gz'}", "--extent=whole", "--quiet",
+    )  # fmt: skip
+    assert done.status == 0 and own.read_bytes() == b"mine"
+
+
+def test_the_input_is_never_replaced_by_what_goes_beside_the_result(workdir, tmp_path, capfd):
+    """Nor is it taken for the mask that an earlier result left."""
+    scan, target = write_scan(tmp_path / "a_mask.nii.gz"), tmp_path / "a.nii.gz"
+    content = scan.read_bytes()
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}", "--quiet", "--overwrite",
+    )  # fmt: skip
+    require_one_clear_line(call(capfd, *command), str(scan), "is the input")
+    assert tree(tmp_path) == {"a_mask.nii.gz"}
+    (tmp_path / "a.json").write_text('{"cyclesh": "1", "scan": {}}')
+    require_one_clear_line(call(capfd, *command, "--extent=whole"), str(scan), "is the input")
+    assert scan.read_bytes() == content
+
+
+def test_in_a_folder_a_file_of_the_users_own_fails_one_scan(workdir, tmp_path, capfd):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in "ab":
+        write_scan(folder / f"{name}.nii.gz")
+    out.mkdir()
+    (out / "a.json").write_text("{}")
+    done = call(
+        capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={folder}",
+        f"--output={out}", "--quiet",
+    )  # fmt: skip
+    assert done.status == 2 and done.out == f"{out}: 1 done, 1 failed: a.nii.gz\n"
+    assert f"{out / 'a.json'}: exists and is no result of this program" in done.err
+    assert tree(out) == {"a.json", "b.nii.gz", "b.json", "b_mask.nii.gz"}
+    assert (out / "a.json").read_text() == "{}"
+
+
 def test_flags_reach_the_result(workdir, tmp_path, capfd):
     scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz"
     done = call(
