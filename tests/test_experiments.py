@@ -179,6 +179,26 @@ def test_a_seed_of_which_there_are_parents_alone_is_not_named(tmp_path):
     assert "- seeds: 0; judges: 1000\n" in (tmp_path / "table1.md").read_text()
 
 
+def test_a_page_that_lacks_seeds_says_so_before_its_verdicts(tmp_path):
+    missing = "Not all of the plan's 2 seeds are in.** So far, complete: `baseline` 2, `ada` 1, "
+    with pytest.raises(NonFiniteError):
+        run(tmp_path, Spawned(tmp_path, {"mr0.14-ada-s1": 3, "mr0.14-ours-s1": 3}), ("table2",))
+    page = (tmp_path / "table2.md").read_text()
+    assert page.splitlines()[2] == f"**{missing}`ours` 1."
+    assert "\n\n**So far, with 1 to 2 of 2 seeds: Does synthetic data help" in page
+    for modality, seeds in (("ct", "2, 3"), ("mr", "1 of 2, 3")):
+        (line,) = lines_of(tmp_path / "table2.md", "**ours - baseline**", modality)
+        assert line.endswith(f"| {seeds} |")
+    for name in ("mr0.14-ada-s1", "mr0.14-ours-s1"):
+        leave_record(tiny_plan(), tiny_plan().trials[name], tmp_path)
+    run(tmp_path, Spawned(tmp_path), ("table2", "displacement"))
+    page = (tmp_path / "table2.md").read_text()
+    assert "So far" not in page and " of 2, " not in page
+    records.record_path(tmp_path, "all-shifted-sc-s1").unlink()
+    experiments.write_output(tmp_path, "displacement")
+    assert "complete: `no_sc` 2, `sc` 1." in (tmp_path / "displacement.md").read_text()
+
+
 def lines_of(page: Path, *cells: str) -> list[str]:
     """The lines of the page's tables that begin with these cells."""
     start = "| " + " | ".join(cells) + " |"
@@ -388,7 +408,7 @@ def test_what_is_asked_is_checked(tmp_path, capfd):
     for words, named in (
         ((config, "--only=table9", f"--workdir={tmp_path / 'new'}"), "table9"),
         ((f"--workdir={tmp_path}", "--trial=judge"), "config.json"),
-        (("--config=configs/ada.py:tiny",), "configs/joint.py"),
+        (("--config=configs/baseline.py:tiny",), "configs/joint.py"),
         ((), "--config"),
     ):
         done = call(capfd, "--mode=reproduce", "--quiet", *words)

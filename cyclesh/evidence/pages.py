@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
-from cyclesh.evidence.tables import bound_rows, finished, gap_ratios, generator_rows
-from cyclesh.evidence.trials import Plan, budget_of, config_of
+from cyclesh.evidence.tables import bound_rows, finished, gap_ratios, generator_rows, is_done
+from cyclesh.evidence.trials import Comparison, Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
 TITLES = {
@@ -82,7 +82,8 @@ def page(
 
     lost: names of the trials without whose networks there are no pictures.
     """
-    blocks = [f"# {TITLES[output]}", NOTES[output]]
+    incomplete = missing_seeds(plan, output, found)
+    blocks = [f"# {TITLES[output]}", *([incomplete] if incomplete else []), NOTES[output]]
     if pictured:
         blocks.append(f"![{TITLES[output]}]({output}.png)")
     if lost:
@@ -107,6 +108,24 @@ def page(
         blocks += [GENERATORS, *s_score_table(plan, output, rows, found), budget_table(plan)]
     blocks.append(provenance(plan, output, workdir, found))
     return "\n\n".join(blocks) + "\n"
+
+
+def missing_seeds(plan: Plan, output: str, found: Mapping) -> str:
+    """How many seeds each method has, where any lacks some; else nothing.
+
+    A seed counts once all trials of the method that the output shows have finished.
+    """
+    shown = [(c.method, name) for c in plan.cells if c.output == output for name in c.trials]
+    shown = shown or [(plan.trials[name].arm, name) for name in plan.needs[output]]
+    seeds: dict[str, dict[int, bool]] = {}
+    for method, name in shown:
+        seed, own = plan.trials[name].seed, seeds.setdefault(method, {})
+        own[seed] = own.get(seed, True) and is_done(found.get(name))
+    if all(all(own.values()) for own in seeds.values()):
+        return ""
+    counts = ", ".join(f"`{method}` {sum(own.values())}" for method, own in seeds.items())
+    planned = max(map(len, seeds.values()))
+    return f"**Not all of the plan's {planned} seeds are in.** So far, complete: {counts}."
 
 
 def score_table(plan: Plan, rows: list[dict]) -> str:
@@ -172,7 +191,7 @@ def difference_table(compared: list[tuple]) -> str:
                 plain(comparison.better.x),
                 f"{bold}{number(value.mean, sign=True)}{bold}",
                 interval(value),
-                f"{value.seeds}, {value.subjects}",
+                f"{_of_plan(comparison, value.seeds)}, {value.subjects}",
             ]
         )
     header = ["difference", "modality", "of", "x", "mean", "95 % interval", "seeds, subjects"]
@@ -212,10 +231,8 @@ def budget_table(plan: Plan) -> str:
 
 def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
     """Does synthetic data help my segmentor, and by how much? One sentence."""
-    parts = []
-    for comparison, value in compared:
-        if comparison.name != "ours - baseline":
-            continue
+    parts, asked = [], [pair for pair in compared if pair[0].name == "ours - baseline"]
+    for comparison, value in asked:
         modality = comparison.better.modality
         done = finished(comparison.better, found)
         if not done or value.mean != value.mean:
@@ -228,9 +245,25 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
         )
     text = "; ".join(parts)
     return (
-        f"Does synthetic data help the segmentor? {text[:1].upper()}{text[1:]}, against equally "
-        "long training on real volumes alone."
+        f"{_so_far(asked)}Does synthetic data help the segmentor? {text[:1].upper()}{text[1:]}, "
+        "against equally long training on real volumes alone."
     )
+
+
+def _so_far(compared: list[tuple]) -> str:
+    """What a sentence on these differences begins with where seeds are missing."""
+    planned = len(compared[0][0].better.trials)
+    counts = sorted(value.seeds for _, value in compared)
+    if counts[0] == planned:
+        return ""
+    text = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"So far, with {text} of {planned} seeds: "
+
+
+def _of_plan(comparison: Comparison, seeds: int) -> str:
+    """How many seeds a difference has, beside the plan's number where they are fewer."""
+    planned = len(comparison.better.trials)
+    return str(seeds) if seeds == planned else f"{seeds} of {planned}"
 
 
 def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
