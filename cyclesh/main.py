@@ -300,17 +300,15 @@ def find_config(path: str) -> Path:
 
 def parse(argv: Sequence[str]) -> None:
     """Flags as usual; every mistake in them is one line."""
-    argv = list(argv)
+    argv = _joined(argv)
     for i, word in enumerate(argv):
         if word.startswith("--config="):
             path, colon, items = word.removeprefix("--config=").partition(":")
             argv[i] = f"--config={find_config(path)}{colon}{items}"
     try:
         rest = FLAGS(argv)
-    except (flags.Error, AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{str(error).splitlines()[0]}; see the README for flags and keys"
-        ) from None
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{_said(error, argv)}; see the README for flags and keys") from None
     if rest[1:]:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:
@@ -322,6 +320,26 @@ def parse(argv: Sequence[str]) -> None:
             hint = HINTS.get((FLAGS.mode, name), "").format(FLAGS[name].value)
             known = " or ".join(modes)
             raise UserError(f"{FLAGS[name].serialize()}: goes with --mode={known}{hint}")
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--config VALUE`, which is a flag as well, as one word."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] == "--config":
+            words[-1] = f"--config={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _said(error: Exception, argv: Sequence[str]) -> str:
+    """What is wrong with the flags; of an unknown field the config says no more than its name."""
+    text = str(error).splitlines()[0]
+    name = text.strip("\"'")
+    fields = (word.partition("=")[0] for word in argv if word.startswith("--config."))
+    unknown = [field for field in fields if name in field.split(".")[1:]]
+    return f"{' or '.join(unknown)}: the config has no field {name}" if unknown else text
 
 
 # In huge pages; never given back, and the heap grows by large steps; in one arena, as others map
