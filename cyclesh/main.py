@@ -254,6 +254,8 @@ MODES_OF_FLAGS = {
     **dict.fromkeys(("only", "trial", "launch"), ("reproduce",)),
     **dict.fromkeys(("coordinator", "processes", "process"), ("train",)),
 }
+# Modes that, given a workdir, go by the config in it.
+OF_A_WORKDIR = ("evaluate", *_SCANS, "report", "export")
 # What was probably meant by a flag of other modes.
 HINTS = {("train", "input"): "; to train on it, give data={} in --config"}
 
@@ -386,6 +388,10 @@ def together() -> int:
         joined = (FLAGS.coordinator, FLAGS.processes, FLAGS.process)
         if place := distributed.find_place(*joined, os.environ):
             return distributed.together(place, lambda: status_of(train))
+    unread = FLAGS.mode in OF_A_WORKDIR and FLAGS.workdir and FLAGS.config is not None
+    if unread and not FLAGS.quiet:
+        text = f"--config is not read: --mode={FLAGS.mode} goes by the workdir's own config"
+        print(f"cyclesh: {text}", file=sys.stderr)
     with distributed.ended_by_signals():
         return MODES[FLAGS.mode]()
 

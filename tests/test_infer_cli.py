@@ -314,6 +314,19 @@ def test_flags_reach_the_result(workdir, tmp_path, capfd):
     assert about["center_mm"] == [6, -4.5, 8] and about["grid"] == "network"
 
 
+def test_a_config_beside_the_workdirs_own_is_said_to_be_unread(workdir, tmp_path, capfd):
+    scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "labels.nii.gz"
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
+        f"--output={target}", "--config=configs/gan.py:tiny",
+    )  # fmt: skip
+    done = call(capfd, *command, "--quiet")
+    assert (done.status, done.err) == (0, "") and target.exists()
+    done = call(capfd, *command)
+    assert done.status == 0 and done.err.count("\n") == 1
+    assert done.err.startswith("cyclesh: --config is not read: --mode=segment goes by the workdir")
+
+
 def test_a_run_without_segmentors_translates_about_the_middle(tmp_path, capfd):
     workdir = write_workdir(tmp_path / "gan", "gan")
     scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "fake.nii.gz"
