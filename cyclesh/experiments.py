@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evidence import records, slurm, writing
+from cyclesh.evidence import figures, records, slurm, writing
 from cyclesh.evidence.durations import Durations, duration, in_child
 from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
@@ -58,12 +58,9 @@ def reproduce(
         for trial in to_run(plan, wanted, workdir):
             progress.announce(trial)
             settle(plan, trial, workdir, spawn)
-        if output in PICTURED:
-            written += in_child(write_output, workdir, output)
-        else:
-            written += writing.write(plan, output, workdir)
+        written += write(plan, output, workdir)
     if publish_in:
-        written += publish(workdir, publish_in)
+        written += publish(workdir, publish_in, fresh=only)
     failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
     if failed:
         raise NonFiniteError(
@@ -84,6 +81,13 @@ def claim(config: ConfigDict, workdir: Path, command: str = "") -> Plan:
     return plan
 
 
+def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
+    """`writing.write`, in a process of its own where it takes networks."""
+    if output in PICTURED:
+        return in_child(write_output, workdir, output)
+    return writing.write(plan, output, workdir)
+
+
 def write_output(workdir: Path, output: str) -> list[Path]:
     """`evidence.write` of a claimed workdir."""
     return writing.write(plan_for(read_config(workdir)), output, workdir)
@@ -95,6 +99,11 @@ def check_outputs(only: Iterable[str]) -> list[str]:
         if output not in OUTPUTS:
             raise UserError(f"--only={output}: unknown; use some of {', '.join(OUTPUTS)}")
     return [output for output in OUTPUTS if output in set(only)]
+
+
+def with_page(workdir: Path) -> list[str]:
+    """The outputs that have been written there, in the plan's order."""
+    return [output for output in OUTPUTS if (Path(workdir) / f"{output}.md").exists()]
 
 
 def settle(plan: Plan, trial: Trial, workdir: Path, spawn: Spawn) -> None:
@@ -193,9 +202,21 @@ def submit(
     return slurm.submit(workdir, slurm.levels(plan, missing), only)
 
 
-def publish(workdir: str | Path, folder: str | Path) -> list[Path]:
-    """Copy what is worth keeping of a reproduce folder: tables, figures, records."""
+def publish(workdir: str | Path, folder: str | Path, fresh: Sequence[str] = ()) -> list[Path]:
+    """Copy what is worth keeping of a reproduce folder: tables, figures, records.
+
+    Outputs that have a page there are written anew before, but for those that are ``fresh``, so
+    that none is older than the records beside it. Pictures that they have no longer are removed
+    from the folder, too.
+    """
     workdir, folder = Path(workdir), Path(folder)
+    plan = plan_for(read_config(workdir))
+    for output in with_page(workdir):
+        if output not in fresh:
+            write(plan, output, workdir)
+        for path in figures.pictures(output, folder):
+            if not (workdir / path.name).exists():
+                path.unlink(missing_ok=True)
     kept = [path for kind in PUBLISHED for path in sorted(workdir.glob(kind))]
     copies = []
     for path in kept:

@@ -490,6 +490,25 @@ def test_what_is_kept_is_copied(tmp_path):
     assert len([name for name in names if name.startswith("runs/")]) == 9
 
 
+def test_what_is_copied_is_as_new_as_the_records_and_without_pictures_of_before(tmp_path):
+    work, kept, plan = tmp_path / "work", tmp_path / "kept", tiny_plan()
+    with pytest.raises(NonFiniteError):
+        run(work, Spawned(work, {"all-ours-s1": 3}), ("table1", "displacement"))
+    for trial in plan.wanted(["figure3"]):
+        leave_record(plan, trial, work)
+    for folder in (work, kept):  # pictures of networks that are here no longer
+        folder.mkdir(exist_ok=True)
+        for kind in ("md", "png", "svg"):
+            (folder / f"figure3.{kind}").touch()
+    shutil.rmtree(work / "runs" / "all-cyclegan-s0")
+    files = experiments.publish(work, kept)
+    assert "No pictures" in (kept / "figure3.md").read_text()
+    assert not [*work.glob("figure3.[ps]*g"), *kept.glob("figure3.[ps]*g")]
+    assert {row["n"] for row in rows(kept / "table1.csv")} == {"2"}
+    assert kept / "displacement.png" in files and (kept / "displacement.png").stat().st_size
+    assert not (kept / "table2.md").exists()
+
+
 def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):
     workdir, kept = tmp_path / "work", tmp_path / "kept"
     spawned = Spawned(workdir, {"all-gan-s1": 3})

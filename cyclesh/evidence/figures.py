@@ -50,6 +50,11 @@ def draw(plan: Plan, output: str, workdir: Path, rows: list[dict], found: Mappin
     if figure is None:
         return []
     save_figure(figure, Path(workdir) / output, provenance(plan, output, workdir, found))
+    return pictures(output, workdir)
+
+
+def pictures(output: str, workdir: Path) -> list[Path]:
+    """Where the figure of an output is, if it has one."""
     return [Path(workdir) / f"{output}.{kind}" for kind in ("png", "svg")]
 
 

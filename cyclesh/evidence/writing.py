@@ -12,7 +12,10 @@ from cyclesh.files import write_text
 
 
 def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
-    """The files of an output: .csv, paired differences, .md (pictures: `figures`)."""
+    """The files of an output: .csv, paired differences, .md (pictures: `figures`).
+
+    An earlier figure that can no longer be drawn is removed.
+    """
     found = records.read_records(workdir)
     rows, compared = tables.table_rows(plan, output, found), tables.differences(plan, output, found)
     written = {}
@@ -26,6 +29,8 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
         written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
     lost = figures.without_networks(plan, output, workdir)
     pictures = [] if lost else figures.draw(plan, output, workdir, rows, found)
+    for path in figures.pictures(output, workdir) if not pictures else ():
+        path.unlink(missing_ok=True)
     text = page(plan, output, workdir, rows, compared, found, bool(pictures), lost)
     written[f"{output}.md"] = text
     files = [write_text(Path(workdir) / name, text) for name, text in written.items()]
