@@ -138,6 +138,16 @@ def test_existing_folders(raw, tmp_path):
     assert content(tmp_path / "mine") == {Path("thesis.txt"): b"precious"}
 
 
+@pytest.mark.parametrize("file", ["s.partial", "s.partial/volumes", "file"])
+def test_a_file_where_a_folder_has_to_be_is_told(raw, tmp_path, file):
+    target = tmp_path / ("file/s" if file == "file" else "s")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("a text")
+    with pytest.raises(UserError, match=f"{target}: cannot be written") as caught:
+        run(raw, target)
+    assert "\n" not in str(caught.value) and (tmp_path / file).read_text() == "a text"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to the superuser")
 def test_a_place_that_may_not_be_written_is_named(raw, tmp_path, capfd):
     locked = tmp_path / "locked"

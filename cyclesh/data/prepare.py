@@ -20,6 +20,7 @@ from cyclesh.data.raw import Case
 from cyclesh.data.recipe import ENTRIES, WHOLE, Recipe, Shard
 from cyclesh.data.store import Source, Store, as_affine, volume_paths
 from cyclesh.data.workers import in_parallel
+from cyclesh.errors import UserError
 from cyclesh.files import replacing, write_text
 
 
@@ -34,13 +35,17 @@ def prepare(
 
     `shard=(i, n)` does the i-th of n shares; the shard that finds everything complete finishes the
     store, the others return None.
-    Raises UserError for faulty input, and when the store exists and was made from other inputs.
+    Raises UserError for faulty input, when the store exists and was made from other inputs, and
+    when a file is in its way.
     """
     mine, target = recipe.share(shard), recipe.target
     if stores.is_store(target):
         return recipe.finished()
-    for folder in (stores.VOLUMES, ENTRIES):
-        (recipe.building / folder).mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in (stores.VOLUMES, ENTRIES):
+            (recipe.building / folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:  # a file where a folder has to be
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from None
     try:
         in_parallel(
             partial(_make, recipe), mine, title="prepare", processes=processes, progress=progress
