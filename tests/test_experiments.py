@@ -231,6 +231,21 @@ def test_a_ceiling_that_no_data_have_is_no_row(tmp_path):
     assert "ceiling: true" not in (tmp_path / "table1.md").read_text()
 
 
+def test_table_1_says_how_close_to_the_true_volumes_where_there_are_any(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    page = tmp_path / "table1.md"
+    assert "MAE, PSNR dB, SSIM against the true volumes; intensities in [-1, 1]" in page.read_text()
+    # SSIM: 0.3 + 0.2 (sc) + 0.005 (MR) + 0.005 (mean of seeds 0 and 1); the others follow it.
+    line = "| mr | sc | 0.245 +- 0.004 | 15.10 +- 0.07 | 0.510 +- 0.007 | 2 |"
+    assert lines_of(page, "mr", "sc", "0.245 +- 0.004") == [line]
+    table = rows(tmp_path / "table1_translation.csv")
+    assert len(table) == 2 * 2 * 3 and {r["measure"] for r in table} == {"mae", "psnr_db", "ssim"}
+    for name in records.read_records(tmp_path):
+        change_record(tmp_path, name, translation={"ct": None, "mr": None})
+    run(tmp_path, Spawned(tmp_path))
+    assert "PSNR" not in page.read_text()
+
+
 def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     outputs = ("figure7", "figure8", "displacement", "scratch", "flood")
     files = run(tmp_path, Spawned(tmp_path), outputs)

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
-from cyclesh.evidence.tables import bound_rows, finished, gap_ratios, generator_rows, is_done
+from cyclesh.evidence.tables import (
+    bound_rows,
+    finished,
+    gap_ratios,
+    generator_rows,
+    is_done,
+    translation_rows,
+)
 from cyclesh.evidence.trials import Comparison, Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
@@ -61,6 +68,12 @@ BOUNDED = (
     "volumes of this modality, of the same subjects, where there are any. Where an S-score is not "
     "above the floors, translating has not helped the judges."
 )
+SIMILARITY_DIGITS = {"mae": 3, "psnr_db": 2, "ssim": 3}
+ALIKE = (
+    "MAE, PSNR dB, SSIM against the true volumes; intensities in [-1, 1]. The volumes are those of "
+    "the S-scores, beside the true ones of the same subjects; no judge has a say. A lower MAE and "
+    "a higher PSNR and SSIM are closer."
+)
 GENERATORS = (
     "S-scores of the generators whose volumes the segmentors read, for synthetic volumes of the "
     "modality with few real ones. Those of `ada` are its parent's, frozen; those of `ours` are of "
@@ -97,6 +110,7 @@ def page(
         blocks += [displacement_table(plan, rows)] if rows else []
     elif output in IN_S_SCORES:
         blocks += s_score_table(plan, output, rows, found)
+        blocks += translation_table(plan, output, found) if output == "table1" else []
     elif rows:
         blocks.append(score_table(plan, rows))
     if compared:
@@ -157,6 +171,30 @@ def s_score_table(plan: Plan, output: str, rows: list[dict], found: Mapping) -> 
     """S-scores, below them what they lie between, and what that is."""
     bounds = bound_rows(plan, output, found)
     return [score_table(plan, rows + bounds), *([BOUNDED] if bounds else [])]
+
+
+def translation_table(plan: Plan, output: str, found: Mapping) -> list[str]:
+    """MAE, PSNR and SSIM, and what they are of; nothing where there are no true volumes."""
+    groups: dict[tuple, dict] = {}
+    for row in translation_rows(plan, output, found):
+        groups.setdefault((row["modality"], row["method"]), {})[row["measure"]] = row
+    if not groups:
+        return []
+
+    def entry(row: dict | None, digits: int) -> str:
+        sd = "" if row is None or row["sd"] is None else f" +- {row['sd']:.{digits}f}"
+        return "-" if row is None else f"{row['mean']:.{digits}f}{sd}"
+
+    lines = [
+        [
+            *key,
+            *(entry(own.get(name), digits) for name, digits in SIMILARITY_DIGITS.items()),
+            plain(max(row["n"] for row in own.values())),
+        ]
+        for key, own in groups.items()
+    ]
+    header = ["modality", "method", "MAE", "PSNR dB", "SSIM", "seeds"]
+    return [markdown_table(header, lines), ALIKE]
 
 
 def displacement_table(plan: Plan, rows: list[dict]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from cyclesh.evidence.records import FINISHED
 from cyclesh.evidence.trials import DICE, MEASURED, S_SCORE, Cell, Comparison, Plan
+from cyclesh.scoring.similarity import Similarity
 from cyclesh.scoring.statistics import Difference, mean_and_sd, paired_difference
 
 COLUMNS = ("method", "modality", "structure", "x", "mean", "sd", "n")
@@ -20,6 +21,7 @@ BOUNDS = {
     "floor: inputs histogram-matched": ("histogram_matched", ""),
     "ceiling: true volumes": ("ceiling", "ceiling_by_structure"),
 }
+TRANSLATION_COLUMNS = ("method", "modality", "measure", "mean", "sd", "n")
 RATIO_COLUMNS = ("x", "ours_minus_ada", "real_minus_ada", "ratio", "denominator_within_noise")
 
 
@@ -103,6 +105,18 @@ def bound_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]
                 | {"structure": structure, "mean": means.get(structure)}
                 for structure in ("mean", *plan.structures)
             ]
+    return rows
+
+
+def translation_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
+    """How close synthetic volumes come to the true ones; no row where there are no true ones."""
+    rows = []
+    for cell in (cell for cell in plan.cells if cell.output == output):
+        blocks = [record["translation"].get(cell.modality) for record in finished(cell, found)]
+        for measure in Similarity._fields:
+            values = [block[measure] for block in blocks if block and block[measure] is not None]
+            row = (cell.method, cell.modality, measure, *mean_and_sd(values), len(values))
+            rows += [dict(zip(TRANSLATION_COLUMNS, row, strict=True))] if values else []
     return rows
 
 

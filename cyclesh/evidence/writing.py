@@ -25,6 +25,8 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
         written[f"{output}_differences.csv"] = to_csv(
             tables.DIFFERENCE_COLUMNS, [tables.difference_row(*pair) for pair in compared]
         )
+    if output == "table1" and (alike := tables.translation_rows(plan, output, found)):
+        written["table1_translation.csv"] = to_csv(tables.TRANSLATION_COLUMNS, alike)
     if output == "figure8":
         written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
     lost = figures.without_networks(plan, output, workdir)
