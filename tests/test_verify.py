@@ -301,6 +301,27 @@ def test_faults_of_dataset_json_do_not_hide_the_rest(raw):
     assert faults(raw) == [(CT, "error", "unreadable"), ("dataset.json", "error", "roster")]
 
 
+def test_names_that_clash_are_listed_with_the_rest(raw, tmp_path, capfd):
+    shutil.copy(raw / CT, raw / "ct_train/ct_train_2_image.nii")
+    (raw / "again").mkdir()
+    for file in (MR, MR_LABEL):
+        shutil.copy(raw / file, raw / "again")
+    truncate(raw / "ct_train/ct_train_1_image.nii.gz")
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    command = ("--mode=verify", f"--input={raw}", f"--output={tmp_path / 'f.json'}", "--quiet")
+    done = call(capfd, *command)
+    told = json.loads((tmp_path / "f.json").read_text())
+    assert done.status == 2 and not done.err and not told["ok"]
+    assert told["volumes"] == {"ct": 4, "mr": 4}
+    assert [(f["file"], f["code"]) for f in told["faults"]] == [
+        ("ct_train/ct_train_1_image.nii.gz", "unreadable"),
+        (CT, "name-clash"),
+        (MR, "name-clash"),
+    ]
+    assert f"{CT}: the same volume is also ct_train/ct_train_2_image.nii; remove one" in done.out
+    assert f"{MR}: mr_train_3 is also again/mr_train_3_image.nii.gz; rename one" in done.out
+
+
 def test_splits(raw):
     everything = [f"{m}_train_{n}" for m in ("ct", "mr") for n in (1, 2, 3, 4)]
     (raw / "dataset.json").write_text(json.dumps({"split": {"train": everything}}))

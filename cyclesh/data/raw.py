@@ -45,30 +45,63 @@ def find_cases(folder: Path | str, description: Description) -> list[Case]:
     a case that does not exist.
     """
     root = Path(folder)
-    return _with_roster(cases_by_name(root, description), read_dataset_json(root), root)
+    cases, clashes = cases_by_name(root, description)
+    if clashes:
+        path, reason = next(iter(clashes.items()))
+        raise UserError(f"{path}: {reason}")
+    return with_roster(cases, root)
 
 
-def cases_by_name(folder: Path | str, description: Description) -> dict[str, Case]:
-    """The cases by id as the files' names alone tell, before dataset.json's subjects and pairs."""
+def cases_by_name(
+    folder: Path | str, description: Description
+) -> tuple[dict[str, Case], dict[Path, str]]:
+    """The cases by id as the files' names alone tell, before dataset.json's subjects and pairs.
+
+    And the files that are in none of them because an earlier one has their name, and why.
+    Raises UserError when there is no case.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; name a raw folder (layouts: {LAYOUTS})")
-    images, labels = _images_and_labels(root, description)
+    images, labels, clashes = _images_and_labels(root, description)
     cases: dict[str, Case] = {}
     for (modality, where, name), image in images.items():
         label = labels.get((modality, where, name))
         if label is None and where and where[-1].casefold().endswith("_test"):
             continue
         case = _case(modality, where, name, image, label)
-        if case.id in cases:
-            raise UserError(f"{image}: {case.id} is also {cases[case.id].image}; rename one")
-        cases[case.id] = case
+        first = cases.setdefault(case.id, case)
+        if first is not case:
+            other = first.image.relative_to(root).as_posix()
+            clashes[image] = f"{case.id} is also {other}; rename one"
     if not cases:
         raise UserError(
             f"{root}: found no volume of {' or '.join(description.modalities)}; layouts that are "
             f"understood (M is a modality): {LAYOUTS}"
         )
-    return cases
+    return cases, clashes
+
+
+def with_roster(cases: Mapping[str, Case], root: Path) -> list[Case]:
+    """The cases with dataset.json's subjects and pairs, sorted by id. Raises UserError."""
+    dataset = read_dataset_json(root)
+    subjects, paired = dataset.get("subjects", {}), dataset.get("paired", {})
+    for key, names in (("subjects", subjects), ("paired", {**paired, **_flipped(paired)})):
+        unknown = sorted(name for name in names if name not in cases)
+        if unknown:
+            raise UserError(f"{root / 'dataset.json'}: {key}: there is no case {unknown[0]!r}")
+    result = []
+    for case in cases.values():
+        pair_of = paired.get(case.id, case.pair_of)
+        if pair_of is not None and pair_of not in cases:
+            raise UserError(f"{case.image}: the paired volume's case {pair_of!r} does not exist")
+        if pair_of is None and PAIRED in case.image.relative_to(root).parts:
+            raise UserError(f"{case.image}: whose? Name it M_of_CASE, or list it in paired")
+        if pair_of is not None and cases[pair_of].modality == case.modality:
+            raise UserError(f"{case.image}: a paired volume needs the other modality of {pair_of}")
+        owner = pair_of or case.id
+        result.append(replace(case, pair_of=pair_of, subject=subjects.get(owner, owner)))
+    return sorted(result, key=lambda case: case.id)
 
 
 def unmatched_files(
@@ -76,9 +109,9 @@ def unmatched_files(
 ) -> tuple[list[Path], dict[Path, str]]:
     """What of a raw folder is in no case: (labels without image, what is ignored and why)."""
     root = Path(folder)
-    images, labels = _images_and_labels(root, description)
+    images, labels, clashes = _images_and_labels(root, description)
     orphans = sorted(path for key, path in labels.items() if key not in images)
-    known = {*images.values(), *labels.values()}
+    known = {*images.values(), *labels.values(), *clashes}
     strangers = (path for path in _nifti_files(root) if path not in known)
     ignored = dict.fromkeys(strangers, "fits no layout that is understood")
     return orphans, ignored | dict(_unread(root))
@@ -109,10 +142,14 @@ def _unread(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, "is no NIfTI; convert it to .nii.gz"
 
 
-def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict]:
-    """Two tables (modality, folders, name) -> path; the same key joins an image and its label."""
+def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict, dict[Path, str]]:
+    """Two tables (modality, folders, name) -> path; the same key joins an image and its label.
+
+    And the files whose key another one has, and why they are in no table.
+    """
     images: dict = {}
     labels: dict = {}
+    clashes: dict[Path, str] = {}
     for path in _nifti_files(root):
         folders = path.relative_to(root).parts[:-1]
         name = stem_of(path)
@@ -123,10 +160,11 @@ def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict
         name = name.removesuffix("_label").removesuffix("_image")
         where = tuple(f for f in folders if f not in ("images", "labels"))
         table = labels if is_label else images
-        other = table.setdefault((modality, where, name), path)
-        if other != path:
-            raise UserError(f"{path}: the same volume is also {other.name}; remove one")
-    return images, labels
+        first = table.setdefault((modality, where, name), path)
+        if first != path:
+            other = first.relative_to(root).as_posix()
+            clashes[path] = f"the same volume is also {other}; remove one"
+    return images, labels, clashes
 
 
 def _modality(folders: tuple[str, ...], name: str, modalities: tuple[str, str]) -> str | None:
@@ -147,27 +185,6 @@ def _case(modality: str, where: tuple[str, ...], name: str, image: Path, label: 
     of = name.partition("_of_")[2]
     pair_of = (of or None) if PAIRED in where else None
     return Case(case_id, modality, subject=case_id, image=image, label=label, pair_of=pair_of)
-
-
-def _with_roster(cases: dict[str, Case], dataset: Mapping, root: Path) -> list[Case]:
-    """Subjects and pairs of dataset.json put onto the cases."""
-    subjects, paired = dataset.get("subjects", {}), dataset.get("paired", {})
-    for key, names in (("subjects", subjects), ("paired", {**paired, **_flipped(paired)})):
-        unknown = sorted(name for name in names if name not in cases)
-        if unknown:
-            raise UserError(f"{root / 'dataset.json'}: {key}: there is no case {unknown[0]!r}")
-    result = []
-    for case in cases.values():
-        pair_of = paired.get(case.id, case.pair_of)
-        if pair_of is not None and pair_of not in cases:
-            raise UserError(f"{case.image}: the paired volume's case {pair_of!r} does not exist")
-        if pair_of is None and PAIRED in case.image.relative_to(root).parts:
-            raise UserError(f"{case.image}: whose? Name it M_of_CASE, or list it in paired")
-        if pair_of is not None and cases[pair_of].modality == case.modality:
-            raise UserError(f"{case.image}: a paired volume needs the other modality of {pair_of}")
-        owner = pair_of or case.id
-        result.append(replace(case, pair_of=pair_of, subject=subjects.get(owner, owner)))
-    return sorted(result, key=lambda case: case.id)
 
 
 def _flipped(names: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cyclesh.data.description import DATASET_JSON, Description, read_dataset_json
 from cyclesh.data.inspection import ERROR, WARNING, Fault, Inspection, file_name, inspect
-from cyclesh.data.raw import Case, cases_by_name, find_cases, unmatched_files
+from cyclesh.data.raw import Case, cases_by_name, unmatched_files, with_roster
 from cyclesh.data.splits import FRACTIONS, split_cases
 from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
@@ -66,17 +66,19 @@ def verify(
     check: no such folder, or no volume in a layout that is understood.
     """
     root = Path(folder)
+    named, clashes = cases_by_name(root, description)
     roster: list[Fault] = []
     try:
-        cases = find_cases(root, description)
+        cases = with_roster(named, root)
     except UserError as error:
-        cases = sorted(cases_by_name(root, description).values(), key=lambda case: case.id)
+        cases = sorted(named.values(), key=lambda case: case.id)
         roster = [Fault(DATASET_JSON, ERROR, "roster", str(error))]
     labels = {case.id: case.label for case in cases}
     work = partial(inspect, root=root, description=description, labels=labels)
     found = in_parallel(work, cases, title="verify", processes=processes, progress=progress)
     faults = [
         *roster,
+        *(Fault(file_name(p, root), ERROR, "name-clash", why) for p, why in clashes.items()),
         *_strays(root, description),
         *(fault for inspection in found for fault in inspection.faults),
         *_duplicates(root, cases, found),
