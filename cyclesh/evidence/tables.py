@@ -15,8 +15,9 @@ DIFFERENCE_COLUMNS = (
     *("comparison", "modality", "measure", "x", "mean", "low", "high"),
     *("seeds", "subjects", "primary"),
 )
-# What S-scores lie between: its name, and where a record's judge block has its mean and structures.
-BOUNDS = {
+# What S-scores are read against: its name, and where a record's judge block has its mean and
+# structures.
+REFERENCES = {
     "floor: inputs untranslated": ("untranslated", ""),
     "floor: inputs histogram-matched": ("histogram_matched", ""),
     "ceiling: true volumes": ("ceiling", "ceiling_by_structure"),
@@ -86,14 +87,14 @@ def generator_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[d
     return rows
 
 
-def bound_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
-    """What S-scores lie between: rows of what the judges themselves reach, where records hold it.
+def reference_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
+    """What S-scores are read against: rows of the judges' own Dice, where records hold it.
 
     It is of the test volumes and the judges alone, so any trial's is all trials'.
     """
     done = [found[name] for name in plan.needs[output] if is_done(found.get(name))]
     rows = []
-    for method, (key, by_structure) in BOUNDS.items():
+    for method, (key, by_structure) in REFERENCES.items():
         for modality in plan.modalities:
             judged = (record["judge"].get(modality, {}) for record in done)
             block = next((block for block in judged if block.get(key) is not None), None)
