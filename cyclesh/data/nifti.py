@@ -16,6 +16,11 @@ from cyclesh.data.geometry import Grid
 from cyclesh.errors import UserError
 
 Header = nib.Nifti1Header  # NIfTI-2's is one, too
+# What of a header says where its voxels lie, but for their size.
+PLACE = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
 GZIP = b"\x1f\x8b"  # how a packed file begins
 
 
@@ -154,7 +159,7 @@ def nifti_bytes(values: np.ndarray, grid: Grid, header: Header | None) -> bytes:
     """A .nii.gz file of (z, y, x) or (channel, z, y, x) values; the same bytes each time.
 
     header: of the scan that lies on `grid`, when it is a NIfTI: its affine, codes and unit are
-    kept to the bit. What else it says is of the scan's own voxels and goes.
+    kept to the bit. What else it says is of the scan's own voxels, or of a patient, and goes.
     """
     if header is None:
         image = nib.Nifti1Image(values.T, grid.affine, dtype=values.dtype)
@@ -168,13 +173,13 @@ def nifti_bytes(values: np.ndarray, grid: Grid, header: Header | None) -> bytes:
 
 
 def _bare(header: Header, dtype: np.dtype) -> Header:
-    header = header.copy()
-    header.set_data_dtype(dtype)
-    header.set_slope_inter(None, None)
-    header.set_intent("none")
-    header["cal_min"] = header["cal_max"] = 0
-    header.extensions.clear()
-    return header
+    """A new header, of the same kind, that has no more of this one than its place."""
+    bare = type(header)(endianness=header.endianness)
+    for field in PLACE:
+        bare[field] = header[field]
+    bare["pixdim"][:4] = header["pixdim"][:4]  # the others are of axes beyond space
+    bare.set_data_dtype(dtype)
+    return bare
 
 
 def publish(files: Mapping[Path, bytes]) -> None:
