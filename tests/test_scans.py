@@ -42,6 +42,21 @@ def test_every_format_gives_the_same_volume_in_the_same_place(tmp_path, form, di
     assert scans.name_of(path) == ("scan.series" if form == "series" else "scan")
 
 
+@pytest.mark.parametrize("form", ["nii", "mha", "mhd", "nrrd", "nhdr"])
+def test_the_hash_is_of_the_voxels_too(tmp_path, form):
+    affine = affine_of("LPS", SPACING, SHAPE)
+    values = voxels(affine)
+    other = values.copy()
+    other[3, 4, 5] += 1
+    written = {"a": values, "b": values, "c": other}
+    for folder, array in written.items():
+        write_itk(tmp_path / folder / f"scan.{form}", array, affine)
+    first, again, changed = (
+        scans.read_scan(tmp_path / folder / f"scan.{form}")[0].sha256 for folder in written
+    )
+    assert first == again != changed and len(first) == len(changed) == 64
+
+
 def test_a_series_is_rescaled_and_its_slices_are_put_in_order(tmp_path):
     affine = affine_of("LPS", SPACING, SHAPE)
     even = voxels(affine) // 2 * 2

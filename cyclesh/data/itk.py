@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from cyclesh.data.formats import suffix_of
 from cyclesh.data.geometry import Grid
 from cyclesh.data.nifti import NotOneVolume, Scan, Unreadable, file_sha256
 from cyclesh.errors import UserError
 
+DETACHED = (".mhd", ".nhdr")  # headers that name a file of voxels
 DICOM_MAGIC = (128, b"DICM")  # offset and content
 POSITION = "0020|0032"
 UNEVEN = 0.1  # of the slice distance: how far a slice may lie from its place
@@ -31,7 +33,17 @@ def read_volume(path: Path) -> Scan:
     _require_volume(image, path)
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
-    return _scan(image, _affine(image), image.GetPixelID(), file_sha256(path))
+    return _scan(image, _affine(image), image.GetPixelID(), _sha256(path, image))
+
+
+def _sha256(path: Path, image: sitk.Image) -> str:
+    """The file's hash or, where voxels lie in a file of their own, that of the header and them."""
+    header = file_sha256(path)
+    if suffix_of(path) not in DETACHED:
+        return header
+    content = hashlib.sha256(bytes.fromhex(header))
+    content.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)))
+    return content.hexdigest()
 
 
 def is_dicom(path: Path) -> bool:

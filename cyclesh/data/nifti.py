@@ -43,7 +43,7 @@ class Scan:
     values: np.ndarray
     grid: Grid
     dtype: str  # of the voxels in the file
-    sha256: str  # of the file
+    sha256: str  # of the file; of several, of what they hold together
 
 
 def read_image(path: Path | str) -> Scan:
