@@ -124,6 +124,7 @@ def test_paired_by_name_and_by_dataset_json(tmp_path):
     ("names", "entries", "says"),
     [
         (["ct_1.nii"], {"subjects": {"ct_2": "x"}}, "no case 'ct_2'"),
+        (["ct/images/1.nii"], {"subjects": {"1": "x"}}, "no case '1'; there are ct_1$"),
         (["ct_1.nii"], {"paired": {"mr_1": "ct_1"}}, "no case 'mr_1'"),
         (["ct_1.nii", "paired/mr_of_ct_2.nii"], {}, "'ct_2' does not exist"),
         (["ct_1.nii", "paired/mr_7.nii"], {}, "whose"),

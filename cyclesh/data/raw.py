@@ -89,7 +89,9 @@ def with_roster(cases: Mapping[str, Case], root: Path) -> list[Case]:
     for key, names in (("subjects", subjects), ("paired", {**paired, **_flipped(paired)})):
         unknown = sorted(name for name in names if name not in cases)
         if unknown:
-            raise UserError(f"{root / 'dataset.json'}: {key}: there is no case {unknown[0]!r}")
+            known = ", ".join(sorted(cases)[:3]) + (" ..." if len(cases) > 3 else "")
+            missing = f"there is no case {unknown[0]!r}; there are {known}"
+            raise UserError(f"{root / 'dataset.json'}: {key}: {missing}")
     result = []
     for case in cases.values():
         pair_of = paired.get(case.id, case.pair_of)
