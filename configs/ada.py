@@ -1,7 +1,8 @@
 """ADA (R+S) of Table 2: segmentors fine-tuned on real and synthetic volumes of frozen generators.
 
-The generators and the segmentors to start from are pre-trained in the same run, by default for as
-many epochs as the fine-tuning takes, unless `init` names the runs that have them.
+The generators and the segmentors to start from are pre-trained in the same run, unless `init` names
+the runs that have them: by default for as many epochs as the preset or `epochs` gives the
+fine-tuning (`--config.schedule...` comes later and changes the one that it names alone).
 """
 
 from configs import default

@@ -16,8 +16,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import state
 from cyclesh.data.augment import Augment
-from cyclesh.data.description import Description
-from cyclesh.data.locate import description_of
+from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
 from cyclesh.runtime import sharding

@@ -259,7 +259,7 @@ def case_images(model: Model, store: Store, entry: VolumeScores) -> CaseImages:
         seen["reconstruction"] = model.translate(domain, seen["translation"])
         if model.judge is not None:
             seen["predicted_translation"] = model.segment(model.judge[target], seen["translation"])
-            seen["s_score"] = float(np.nanmean(entry.s_score))
+            seen["s_score"] = _mean_of_finite(entry.s_score)
     return CaseImages(
         case=entry.volume.id,
         source_modality=modality[domain],
@@ -271,20 +271,29 @@ def case_images(model: Model, store: Store, entry: VolumeScores) -> CaseImages:
 def choose_cases(entries: list[VolumeScores], count: int) -> list[VolumeScores]:
     """``count`` volumes of each domain, spread from the worst over the median to the best.
 
-    By S-score; without S-scores, by the segmentor's Dice.
+    By S-score; without S-scores, by the segmentor's Dice. Those that have neither come last.
     """
 
     def quality(entry: VolumeScores) -> float:
         values = entry.s_score
         if values is None:
-            values = np.array([row.dice for row in entry.rows] or [0.0])
-        return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+            values = np.array([row.dice for row in entry.rows])
+        return _mean_of_finite(values)
 
     chosen = []
     for domain in DOMAINS:
-        ranked = sorted((e for e in entries if e.domain == domain), key=quality)
-        chosen += [ranked[place] for place in spread(len(ranked), count)]
+        scored = [(quality(entry), entry) for entry in entries if entry.domain == domain]
+        ranked = sorted((s for s in scored if np.isfinite(s[0])), key=lambda s: s[0])
+        places = spread(len(ranked), count)
+        without = [s for s in scored if not np.isfinite(s[0])][: count - len(places)]
+        chosen += [entry for _, entry in [*(ranked[place] for place in places), *without]]
     return chosen
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    """NaN, without a warning, where no value is finite."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -47,7 +47,7 @@ class Scored:
             case_scores=[row for entry in self.entries for row in entry.rows],
             s_scores=evaluate.s_score_rows(self.entries, store),
             cases=[evaluate.case_images(self.model, store, entry) for entry in chosen],
-            warnings=tuple(warnings(run)),
+            warnings=tuple(warnings(run, self.model)),
             attribution=run.config.data.attribution,
         )
 
@@ -93,9 +93,13 @@ def events(run: Run) -> list[Event]:
     return found
 
 
-def warnings(run: Run) -> Iterator[str]:
-    """What the data give reason to look at: labels that nobody learns from, and cut structures."""
+def warnings(run: Run, model: Model) -> Iterator[str]:
+    """What gives reason to look: networks that have not learned, unused labels, cut structures."""
     store, description = run.store, run.store.description
+    if model.gen is None and "gen" in run.config.moves:
+        yield "the generators: not trained yet at this checkpoint, so nothing is translated"
+    if model.seg is None and "seg" in run.config.moves:
+        yield "the segmentors: not trained yet at this checkpoint, so nothing is segmented"
     if run.config.data.path and description.dropped:  # the phantom has none of them
         values = ", ".join(map(str, description.dropped))
         yield f"unused labels: values {values} count as background"

@@ -26,13 +26,16 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         last, validation = checkpoints.steps()[-1], checkpoints.scores().get(step)
-    model = load_model(run, judge, str(step))
+    model = load_model(run, judge, step)
     checkpoint = {"step": step, "validation": validation, "last_step": last}
     return from_first(lambda: score_model(run, model, split, checkpoint, wall_s))
 
 
 def score_model(run: Run, model: Model, split: str, checkpoint: dict, wall_s: float) -> dict:
-    """Score a model on a split and write it all down; ``checkpoint`` says which model it is."""
+    """Score a model on a split and write it all down; ``checkpoint`` says which model it is.
+
+    results.json comes last, and an older one goes first: where it is, all that belongs to it is.
+    """
     entries = score_volumes(run, model, split)
     results = {
         **evaluate.summarise(entries, run.store),
@@ -46,10 +49,11 @@ def score_model(run: Run, model: Model, split: str, checkpoint: dict, wall_s: fl
         "versions": versions(),
         "wall_s": wall_s,
     }
-    write_json(run.workdir / RESULTS, results)
+    (run.workdir / RESULTS).unlink(missing_ok=True)
     write_cases([row for entry in entries for row in entry.rows], run.workdir / CASES)
     write_cases(evaluate.s_score_rows(entries, run.store), run.workdir / S_SCORES)
     reports.write(Scored(run, model, entries, results))
+    write_json(run.workdir / RESULTS, results)
     return results
 
 
@@ -77,7 +81,7 @@ def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
         raise UserError(
             f"{path}: is of checkpoint {step}, which is gone; score another with --mode=evaluate"
         )
-    model = load_model(run, judge, str(step))
+    model = load_model(run, judge, step)
     return Scored(run, model, score_volumes(run, model, cases_of or split), results)
 
 
@@ -90,10 +94,14 @@ def kept_checkpoints(run: Run) -> tuple[list[int], int]:
         return checkpoints.steps(), checkpoints.resolve("best")
 
 
-def load_model(run: Run, judge: dict | None, which: str) -> Model:
-    """A checkpoint's networks, ready to be scored."""
-    params = load_params(run, which)
-    return Model(evaluate.make_forward(run.nets), params.gen, params.seg, judge)
+def load_model(run: Run, judge: dict | None, step: int) -> Model:
+    """A checkpoint's networks, ready to be scored; those that no step has trained yet are none."""
+    params = load_params(run, str(step))
+    gen, seg = (
+        tree if run.has_learned(name, step) else None
+        for name, tree in (("gen", params.gen), ("seg", params.seg))
+    )
+    return Model(evaluate.make_forward(run.nets), gen, seg, judge)
 
 
 def score_volumes(run: Run, model: Model, split: str) -> list[VolumeScores]:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import settings, state
 from cyclesh.data.augment import Augment
-from cyclesh.data.pipeline import Loader, choose_subset
+from cyclesh.data.pipeline import Loader, Subset, choose_subset
 from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
@@ -151,7 +151,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
                     f"{store.root}: no {split} volumes of {modality}; training needs some of each "
                     "modality, see split in dataset.json"
                 )
-    subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
+    subset = _subset(config, store)
     augment = Augment(**config.augment.to_dict())
     epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
     return Run(
@@ -164,6 +164,14 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
         phases=state.make_phases(config),
         epoch_steps=epoch_steps,
     )
+
+
+def _subset(config: ConfigDict, store: Store) -> Subset:
+    """The training volumes; none of them only to be translated where nothing is."""
+    subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
+    phases = state.make_phases(config)
+    translates = any("gen" in phase.moves or phase.reads_translations for phase in phases)
+    return subset if translates else replace(subset, source=subset.real)
 
 
 def real_subjects(run: Run) -> list[str]:

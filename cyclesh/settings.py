@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cyclesh import ops
+from cyclesh.data.description import description_of, require_levels
 from cyclesh.errors import UserError
 from cyclesh.methods import METHODS
 
@@ -193,6 +194,8 @@ def validate(config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     for field in asked(CHOICES):
         choices = CHOICES[field]
         require(value_of(config, field) in choices, field, f"use one of {', '.join(choices)}")
+    if not sections:
+        description_of(config.data)  # before the networks, which must suit its shape
     _validate_networks(config, require)
     if not sections:
         _validate_method(config, require)
@@ -211,25 +214,30 @@ def _validate_method(config: ConfigDict, require: Callable) -> None:
         "schedule.metric",
         f"{config.method} does not train the networks that it judges; use another",
     )
+    shaped = loss.shape and schedule.pretrain_gan_shape and schedule.pretrain_gan_epochs
+    require(
+        not shaped or bool(schedule.pretrain_seg_epochs or config.init.seg),
+        "schedule.pretrain_seg_epochs",
+        "generators are pre-trained with shape consistency by segmentors that know something: use "
+        "1 or more, give init.seg, or set schedule.pretrain_gan_shape to 0",
+    )
     epochs = schedule.constant_epochs + schedule.decay_epochs
     require(epochs >= 1, "schedule.constant_epochs", "give the method at least one epoch")
 
 
 def _validate_networks(config: ConfigDict, require: Callable) -> None:
     widths, strides = config.model.disc_widths, config.model.disc_strides
-    require(bool(widths) and min(widths) >= 1, "model.disc_widths", "use 1 or more for each layer")
+    require(
+        bool(widths) and all(isinstance(width, int) and width >= 1 for width in widths),
+        "model.disc_widths",
+        "use 1 or more for each layer",
+    )
     require(
         len(strides) == len(widths) + 1 and set(strides) <= {1, 2},
         "model.disc_strides",
         "give 1 or 2 for each of disc_widths and for the last layer",
     )
-    # InstanceNorm of a single voxel is 0 whatever the voxel: two must remain along each axis.
-    smallest, shape = 2 ** (config.model.depth + 1), config.data.shape
-    require(
-        len(shape) == 3 and min(shape) >= smallest,
-        "data.shape",
-        f"{config.model.depth} downsamplings need {smallest} voxels or more along each axis",
-    )
+    require_levels(config.data.shape, config.model.depth, "--config: data.shape")
 
 
 def _validate_devices(config: ConfigDict, require: Callable) -> None:
@@ -248,7 +256,6 @@ def _validate_devices(config: ConfigDict, require: Callable) -> None:
 
 
 def _validate_data(data: ConfigDict, require: Callable) -> None:
-    require(len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0, "data.spacing_mm", "use mm")
     require(
         len(data.fractions) == 3
         and min(data.fractions) > 0
@@ -264,6 +271,11 @@ def _validate_data(data: ConfigDict, require: Callable) -> None:
         data.synthetic == -1 or data.synthetic >= 1,
         "data.synthetic",
         "use 1 or more, or -1 for all",
+    )
+    require(
+        all(isinstance(entry, tuple) and len(entry) == 2 for entry in data.real),
+        "data.real",
+        "give pairs of modality and amount, as in (('ct', 3),)",
     )
     for name, amount in data.real:
         _amount(f"real_{name}", str(amount))

@@ -66,14 +66,17 @@ def make_phases(config) -> tuple[Phase, ...]:
     """The run's phases in order, those of zero epochs left out (paper 4.2).
 
     Nothing is pre-trained that the method then has no use for, or (unless `init_pretrain`) that
-    comes from another run; and generators without shape consistency have none from the start.
+    comes from another run, generators with their discriminators; and generators without shape
+    consistency have none from the start.
     """
     loss, schedule = config.loss, config.schedule
     real_only = {"real": 1.0, "fake": 0.0, "rec": 0.0}
     reads = {kind: loss[f"seg_{kind}"] for kind in real_only}
-    segments = "seg" in config.moves or bool(loss.shape)
-    translates = "gen" in config.moves or bool(reads["fake"] or reads["rec"])
-    seg_ready, gen_ready = (config.init[p] and not config.init_pretrain for p in ("seg", "gen"))
+    moves = set(config.moves)
+    segments = "seg" in moves or bool(loss.shape)
+    translates = "gen" in moves or bool(reads["fake"] or reads["rec"])
+    given = {name for name, workdir in config.init.items() if workdir and not config.init_pretrain}
+    seg_ready, gen_ready = "seg" in given, "gen" in given and not moves & ({"disc"} - given)
     seg_epochs = schedule.pretrain_seg_epochs if segments and not seg_ready else 0
     gan_epochs = schedule.pretrain_gan_epochs if translates and not gen_ready else 0
     gan_shape = schedule.pretrain_gan_shape if loss.shape else 0.0

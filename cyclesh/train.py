@@ -17,7 +17,7 @@ from cyclesh.errors import UserError
 from cyclesh.judges import get_judges, translates
 from cyclesh.loop import fit
 from cyclesh.reports import Scored
-from cyclesh.results import RESULTS, rescored, score
+from cyclesh.results import RESULTS, kept_checkpoints, rescored, score
 from cyclesh.run import (
     Run,
     build_run,
@@ -60,7 +60,7 @@ def train(
                 print(line, file=sys.stderr)
         judge = get_judges(config, store, quiet) if translates(config) else None
         last_step = fit(run, judge, quiet, verbose)
-        results = from_first(lambda: scored_at(workdir, last_step, quiet))
+        results = from_first(lambda: scored_at(run, last_step, quiet))
         return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
 
 
@@ -84,16 +84,17 @@ def claim(run: Run) -> None:
     record_data(run)
 
 
-def scored_at(workdir: Path, last_step: int, quiet: bool) -> dict | None:
-    """The test results of a run that was finished before; None where there are none yet."""
-    finished = workdir / RESULTS
+def scored_at(run: Run, last_step: int, quiet: bool) -> dict | None:
+    """The best checkpoint's test results of a run that was finished before; None where none are."""
+    finished = run.workdir / RESULTS
     if not finished.exists():
         return None
-    results = json.loads(finished.read_text())
-    if (results["checkpoint"]["last_step"], results["scored_split"]) != (last_step, "test"):
+    results, (_, best) = json.loads(finished.read_text()), kept_checkpoints(run)
+    found = results["checkpoint"]["step"], results["checkpoint"]["last_step"]
+    if (*found, results["scored_split"]) != (best, last_step, "test"):
         return None
     if not quiet:
-        print(f"{workdir}: finished at step {last_step}", file=sys.stderr)
+        print(f"{run.workdir}: finished at step {last_step}", file=sys.stderr)
     return results
 
 

@@ -1,6 +1,7 @@
 """Scores of toy networks whose results are known by hand."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,6 +167,17 @@ def test_cases_for_the_report_run_from_the_worst_to_the_best():
     np.testing.assert_allclose(images.translation, images.truth)
     assert (images.source_modality, images.target_modality) == ("ct", "mr")
     assert math.isclose(images.s_score, 1.0)
+
+
+def test_cases_without_a_score_come_last():
+    """Else one would pass for the worst, and the worst would not be shown."""
+    _, entries, *_ = scored(gen=FLIPS, judge=SEES)
+    blank = [
+        replace(e, s_score=e.s_score * np.nan) if e.volume.id == "ct_1" else e for e in entries
+    ]
+    chosen = [entry.volume.id for entry in evaluate.choose_cases(blank, 2)]
+    assert chosen == ["ct_2", "ct_1", "mr_1", "mr_2"]
+    assert evaluate.choose_cases(blank, 1)[0].volume.id == "ct_2"
 
 
 def test_some_of_many_are_spread_evenly_and_have_the_worst_the_median_and_the_best():

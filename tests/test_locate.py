@@ -27,3 +27,28 @@ def test_a_store_decides_the_grid_that_a_config_does_not_ask_for(store, key):
     assert foresee(config) == (f"the store {store}", DESCRIPTION)
     described, subjects = survey(config)
     assert described == DESCRIPTION and subjects["ct", "train"] == 3
+
+
+def test_the_phantom_is_cut_on_the_grid_that_a_config_says():
+    """Its own dataset.json does not decide, as a user's would."""
+    asked = "mmwhs,shape=16x16x16,spacing=8"
+    config = default.build(asked, "joint")
+    config.phantom.subjects = 4
+    config.data.override = ()
+    _, foreseen = foresee(config)
+    assert (foreseen.shape, foreseen.spacing_mm) == ((16, 16, 16), (8.0, 8.0, 8.0))
+    assert open_store(config, progress=False).description == foreseen == survey(config)[0]
+
+
+@pytest.mark.parametrize("find", [open_store, foresee, survey])
+def test_other_structures_than_the_phantom_s_need_data(find):
+    with pytest.raises(UserError, match="liver, .* need data of your own; give data=FOLDER"):
+        find(default.build("abdomen", "joint"))
+
+
+@pytest.mark.parametrize("find", [open_store, foresee])
+def test_a_grid_too_small_for_the_networks_is_refused_before_anything_is_made(store, find):
+    config = default.build(f"mmwhs,data={store}", "joint")
+    config.model.depth = 4
+    with pytest.raises(UserError, match=r"shape is \(16, 16, 16\); 4 downsamplings need 32"):
+        find(config)

@@ -68,14 +68,18 @@ def test_events_are_where_the_schedule_has_them():
 
 
 def test_labels_that_nobody_learns_from_and_cut_structures_are_told():
-    assert list(reports.warnings(run_of())) == [
+    trained = SimpleNamespace(gen={}, seg={})
+    assert list(reports.warnings(run_of(), trained)) == [
         "RV: in no MR training label",
         "ct_3: the crop cuts off 12 % of LV",
     ]
-    assert list(reports.warnings(run_of(kept=1, path="hearts")))[:2] == [
+    assert list(reports.warnings(run_of(kept=1, path="hearts"), trained))[:2] == [
         "unused labels: values 820, 850 count as background",
         "unused labels: 1 of 2 CT training volumes do not exist for this run",
     ]
+    fresh = SimpleNamespace(gen=None, seg={})
+    assert next(reports.warnings(run_of(), fresh)).startswith("the generators: not trained yet")
+    assert "the generators" not in next(reports.warnings(run_of("baseline"), fresh))
 
 
 def test_an_s_score_is_of_the_modality_that_was_made():

@@ -54,6 +54,11 @@ def is_saving(workdir: Path) -> bool:
     return any((workdir / CHECKPOINTS).glob("*.orbax-checkpoint-tmp"))
 
 
+def scored(workdir: Path) -> bool:
+    """Whether all that a finished run holds is there."""
+    return (workdir / "results.json").exists()
+
+
 def moments(last: int, every: int) -> list[Moment]:
     """In a run of ``last`` steps with a validation after ``every`` so many."""
     return [
@@ -61,7 +66,8 @@ def moments(last: int, every: int) -> list[Moment]:
         Moment("validating", lambda w: last_row(w) % every == every - 1),
         Moment("saving", is_saving),
         Moment("past the middle", lambda w: last_row(w) > last // 2),
-        Moment("scoring", lambda w: last in saved_steps(w) and not (w / "results.json").exists()),
+        Moment("scoring", lambda w: last in saved_steps(w) and not scored(w)),
+        Moment("reporting", lambda w: (w / "cases.csv").exists() and not scored(w)),
     ]
 
 
@@ -96,6 +102,8 @@ def require_same(workdir: Path, straight: Path, last: int) -> None:
     assert found.keys() == arrays.keys()
     different = [name for name in arrays if not np.array_equal(found[name], arrays[name])]
     assert different == []
+    assert (workdir / "report.html").exists()
+    assert (workdir / "cases.csv").read_text() == (straight / "cases.csv").read_text()
     scores = [json.loads((w / "results.json").read_text()) for w in (workdir, straight)]
     for entry in scores:
         del entry["wall_s"], entry["git"]  # of the checkout, which may move meanwhile
@@ -117,7 +125,7 @@ def test_killed_at_every_kind_of_moment_a_run_goes_on_exactly(store, tmp_path, m
         if live(words, tmp_path / "run", moment.has_come).killed:
             killed.append(moment.name)
     live(words, tmp_path / "run", never)
-    assert {"training", "saving", "scoring"} <= set(killed)
+    assert {"training", "saving", "scoring", "reporting"} <= set(killed)
     require_same(tmp_path / "run", tmp_path / "straight", last)
 
 
@@ -136,12 +144,12 @@ def test_soak(store, tmp_path, method, capsys):
 
     chance = random.Random(list(METHODS).index(method))
     known = {moment.name: moment.has_come for moment in moments(last, every)}
-    names = ("at random", "at random", "validating", "saving", "scoring")
+    names = ("at random", "at random", "validating", "saving", "scoring", "reporting")
     kills, lost, runs = dict.fromkeys(names, 0), [0], 0
     while sum(kills.values()) < SOAK_KILLS:
         runs += 1
         workdir = tmp_path / f"run{runs}"
-        while not (workdir / "results.json").exists():
+        while not scored(workdir):
             name = chance.choice(names) if sum(kills.values()) < SOAK_KILLS else "never"
             until = time.monotonic() + chance.uniform(0.0, 0.7 * whole_s)
             at_random = {"at random": lambda _, end=until: time.monotonic() > end, "never": never}

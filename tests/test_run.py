@@ -1,5 +1,6 @@
 """A run on a store: what it cannot do without, what it says of it, and what it starts from."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -45,6 +46,17 @@ def test_a_run_starts_from_the_best_checkpoint_of_another_or_on_request_from_the
     assert (load_init(config, shapes)["gen"]["kernel"] == 1).all()
     config.init_checkpoint = "last"
     assert (load_init(config, shapes)["gen"]["kernel"] == 2).all()
+
+
+def test_volumes_that_are_only_translated_are_none_where_nothing_is(store, tmp_path):
+    """They would make its epochs longer, and be read for nothing."""
+    opened = Store.open(store)
+    opened.volumes = tuple(
+        replace(v, split="extra") if v.id == "ct_0" else v for v in opened.volumes
+    )
+    runs = {m: build_run(tiny_config(m), tmp_path, opened) for m in ("baseline", "joint")}
+    sources = {m: len(run.loader.subset.source["A"]) for m, run in runs.items()}
+    assert sources == {"baseline": 2, "joint": 3}
 
 
 def test_it_says_how_many_real_subjects_are_left(store, tmp_path, capfd):

@@ -233,8 +233,9 @@ BAD = [
     ("augment.scale", 1.0),
     ("model.disc_strides", (2, 2, 1)),
     ("model.disc_widths", (2, 4)),
+    ("model.disc_widths", ("a", 2, 4, 8)),
     ("data.shape", (16, 16, 15)),
-    ("data.shape", (32, 32)),
+    ("data.real", ("ct", 3)),
     *[(field, value) for field in AT_LEAST_ONE for value in (0, -1)],
     *[(field, -1) for field in COUNTS],
     *[(field, value) for field in NOT_NEGATIVE for value in (-1.0, INF, NAN)],
@@ -247,8 +248,40 @@ def test_a_field_that_cannot_work_is_named(field, value):
     config = default.build("mmwhs", "joint")
     config.update_from_flattened_dict({field: value})
     message = refusal(validate, config)
-    named = "model.disc_strides" if field == "model.disc_widths" else field
+    named = "model.disc_strides" if value == (2, 4) else field
     assert f"--config: {named} is " in message and "; " in message
+
+
+WRONG_KINDS = [
+    ("data.shape", (32, 32)),
+    ("data.shape", ("a", 40, 40)),
+    ("data.shape", (32.5, 40, 40)),
+    ("data.spacing_mm", ("a", 4, 4)),
+    ("data.structures", (("LV", "a"),)),
+    ("data.structures", (("LV", 1), ("LV", 2))),
+    ("data.aliases", ((1,),)),
+    ("data.dropped", (1.5,)),
+    ("data.windows", (("fixed", 1, 2),)),
+    ("data.windows", (("percentiles", 0.5, 99.5), ("fixed", 0, 1))),
+    ("data.modalities", ("ct",)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_KINDS)
+def test_what_the_data_are_is_said_as_in_their_own_file(field, value):
+    config = default.build("mmwhs", "joint")
+    config.update_from_flattened_dict({field: value})
+    assert refusal(validate, config).startswith(f"--config: {field}")
+
+
+def test_segmentors_that_guide_generators_know_something():
+    config = default.build("", "joint")
+    config.schedule.pretrain_seg_epochs = 0
+    assert "schedule.pretrain_seg_epochs is 0" in refusal(validate, config)
+    config.init.seg = "runs/baseline"
+    validate(config)
+    config.init.seg, config.schedule.pretrain_gan_shape = "", 0.0
+    validate(config)
 
 
 def test_some_epoch_and_some_volumes_must_remain():

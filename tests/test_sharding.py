@@ -5,6 +5,7 @@ import re
 import signal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -197,6 +198,14 @@ def test_one_device_needs_no_mesh(data, depth, batch):
 def test_what_devices_cannot_share_is_refused(data, depth, batch, slices, said):
     with pytest.raises(UserError, match=re.escape(said)):
         sharding.make_mesh(compute(data, depth), batch, slices)
+
+
+def test_volumes_lie_in_one_process_or_in_whole_ones(monkeypatch):
+    devices = [SimpleNamespace(process_index=i // 4, id=i, platform="cpu") for i in range(12)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(UserError, match="depth_devices is 6; with 4 devices a process"):
+        sharding.make_mesh(compute(0, 6), 2, 12)
 
 
 def test_a_batch_is_spread_as_it_is():

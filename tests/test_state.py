@@ -67,7 +67,8 @@ def test_ada_s_generators_never_knew_shape_consistency(preset):
     [
         ((), ["pretrain_seg", "pretrain_gan", "joint"]),
         (("seg",), ["pretrain_gan", "joint"]),
-        (("gen",), ["pretrain_seg", "joint"]),
+        (("gen", "disc"), ["pretrain_seg", "joint"]),
+        (("gen",), ["pretrain_seg", "pretrain_gan", "joint"]),  # fresh discriminators must learn
         (("disc",), ["pretrain_seg", "pretrain_gan", "joint"]),
         (("gen", "disc", "seg"), ["joint"]),
     ],

@@ -15,7 +15,7 @@ does. `HEART` is the default: MM-WHS's label values and the paper's grid. Every 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,48 @@ class Description:
         _refuse_unknown(entries, tuple(_PARSERS))
         fields = {key: parse(entries[key]) for key, parse in _PARSERS.items()}
         return _build(fields, fields.pop("windows"), defaults={})
+
+
+def require_levels(shape: Sequence[int], downsamplings: int, what: str) -> None:
+    """Raises UserError naming ``what`` where networks cannot halve a crop of ``shape`` so often.
+
+    InstanceNorm of a single voxel is 0 whatever the voxel: two must remain along each axis.
+    """
+    smallest = 2 ** (downsamplings + 1)
+    if len(shape) != 3 or min(shape) < smallest:
+        raise UserError(
+            f"{what} is {tuple(shape)}; {downsamplings} downsamplings need {smallest} voxels or "
+            "more along each axis"
+        )
+
+
+def description_of(data) -> Description:
+    """What the config section `data` says the data are, where the data themselves are silent.
+
+    Raises UserError naming the field, for a wrong type or a contradiction.
+    """
+
+    def pairs(name: str) -> dict:
+        entries = getattr(data, name)
+        if any(not isinstance(entry, tuple) or len(entry) != 2 for entry in entries):
+            raise UserError(f"{name} must be pairs, not {entries!r}")
+        if len(dict(entries)) < len(entries):
+            raise UserError(f"{name} must differ from one another, not {entries!r}")
+        return dict(entries)
+
+    try:
+        windows = zip(data.modalities, _sequence(data.windows, "windows", 2), strict=True)
+        return Description.from_json(
+            {
+                "modalities": _modalities(data.modalities),
+                "structures": pairs("structures"),
+                "aliases": {str(wrong): right for wrong, right in pairs("aliases").items()},
+                "windows": dict(windows),
+                **{name: getattr(data, name) for name in ("dropped", "spacing_mm", "shape")},
+            }
+        )
+    except UserError as error:
+        raise UserError(f"--config: data.{error}") from None
 
 
 def describe(folder: Path | str, default: Description) -> Description:

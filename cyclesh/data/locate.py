@@ -1,42 +1,34 @@
 """From what the user names (nothing, a raw folder, a prepared store) to a store."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from cyclesh.cache import cache_folder, key_of, locked
-from cyclesh.data.description import Description, describe, read_dataset_json
+from cyclesh.data.description import (
+    Description,
+    describe,
+    description_of,
+    read_dataset_json,
+    require_levels,
+)
 from cyclesh.data.phantom import PhantomSpec, dataset_json, phantom_key, write_phantom
 from cyclesh.data.prepare import prepare
 from cyclesh.data.raw import find_cases
 from cyclesh.data.recipe import Recipe, Shard, draw_up
 from cyclesh.data.splits import split_cases
-from cyclesh.data.store import Store, is_store
+from cyclesh.data.store import FORMAT, Store, is_store
 from cyclesh.data.verify import Report, verify
 from cyclesh.errors import UserError
 
 
-def description_of(data) -> Description:
-    """What the config section `data` says the data are, where the data themselves are silent."""
-    return Description(
-        modalities=tuple(data.modalities),
-        structures=tuple(data.structures),
-        aliases=tuple(data.aliases),
-        dropped=tuple(data.dropped),
-        spacing_mm=tuple(data.spacing_mm),
-        shape=tuple(data.shape),
-        windows=tuple(data.windows),
-    )
-
-
 def open_store(config, progress: bool = True) -> Store:
     """The store that a config trains on: made first, if need be, under the cache folder."""
-    data = config.data
+    data, (_, description) = config.data, foresee(config)
     if not data.path:
-        return _prepared(phantom_folder(config, progress), config, progress)
+        return _prepared(phantom_folder(config, progress), config, description, progress)
     path = Path(data.path)
-    if not path.exists():
-        raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
-    return _ready_made(data) if is_store(path) else _prepared(path, config, progress)
+    return _ready_made(data) if is_store(path) else _prepared(path, config, description, progress)
 
 
 def _ready_made(data) -> Store:
@@ -53,16 +45,25 @@ def _ready_made(data) -> Store:
 
 
 def foresee(config) -> tuple[str, Description]:
-    """Where a config's data come from, in words, and what they are; makes and reads no volume."""
-    data = config.data
+    """Where a config's data come from, in words, and what they are; makes and reads no volume.
+
+    Raises UserError where there are none, or not what the config asks for or its networks can use.
+    """
+    data, path = config.data, Path(config.data.path)
     if not data.path:
-        return "the embedded phantom", description_of(data)
-    path = Path(data.path)
-    if is_store(path):
-        return f"the store {path}", _ready_made(data).description
-    if not path.is_dir():
-        raise UserError(f"data={path}: no such folder; give a raw folder or a prepared store")
-    return f"the raw folder {path}, to be verified and prepared", _description(path, data)
+        where, description = "the embedded phantom", _phantom_description(config)
+    elif is_store(path):
+        where, description = f"the store {path}", _ready_made(data).description
+    elif path.is_dir():
+        where = f"the raw folder {path}, to be verified and prepared"
+        description = _description(path, data)
+    else:
+        raise UserError(
+            f"data={path}: no such folder; give a raw folder or a prepared store (a run whose data "
+            "were moved learns where they are from its training command with data=FOLDER)"
+        )
+    require_levels(description.shape, config.model.depth, f"{where}: shape")
+    return where, description
 
 
 def survey(config) -> tuple[Description, Counter]:
@@ -81,6 +82,18 @@ def survey(config) -> tuple[Description, Counter]:
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)
         roster = {(case.modality, splits[case.id], case.subject) for case in cases}
     return described, Counter((modality, split) for modality, split, _ in roster)
+
+
+def _phantom_description(config) -> Description:
+    """What the phantom is, on the grid that the config says."""
+    entries, asked = dataset_json(_phantom_spec(config)), description_of(config.data)
+    shown = Description.from_json({key: entries[key] for key in asked.to_json()})
+    if (shown.modalities, shown.names) != (asked.modalities, asked.names):
+        raise UserError(
+            f"--config: {', '.join(asked.names)} in {' and '.join(asked.modalities)} need data of "
+            "your own; give data=FOLDER"
+        )
+    return replace(shown, spacing_mm=asked.spacing_mm, shape=asked.shape)
 
 
 def _phantom_spec(config) -> PhantomSpec:
@@ -103,33 +116,37 @@ def phantom_folder(config, progress: bool = True) -> Path:
     return folder
 
 
-def _prepared(raw: Path, config, progress: bool) -> Store:
+def _prepared(raw: Path, config, description: Description, progress: bool) -> Store:
     """The store of a raw folder, named by the files' names, sizes and dates and by the recipe."""
     data = config.data
-    description = _description(raw, data)
     files = sorted(path for path in raw.rglob("*") if path.is_file())
     listing = [(str(p.relative_to(raw)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    key = key_of([listing, description.to_json(), list(data.fractions), data.split_seed])
+    split = (list(data.fractions), data.split_seed)
+    key = key_of([listing, description.to_json(), *split, FORMAT])
     folder = cache_folder("stores", key)
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = verify_for(data, raw, progress)
+        report = _verified(data, raw, description, progress)
         if not report.ok:
             first = report.faults[0]
             raise UserError(
                 f"{raw}: {report.count('error')} faults, the first in {first.file}: "
                 f"{first.message}; --mode=verify --input={raw} with this --config lists them all"
             )
-        recipe = recipe_of(config, raw, folder)
+        recipe = _recipe(data, raw, folder, description)
         return prepare(recipe, processes=data.processes or None, progress=progress)
 
 
 def verify_for(data, raw: Path | str, progress: bool = True) -> Report:
     """All faults of a raw folder as training on it with the config section `data` judges them."""
+    return _verified(data, raw, _description(Path(raw), data), progress)
+
+
+def _verified(data, raw: Path | str, description: Description, progress: bool) -> Report:
     return verify(
         raw,
-        _description(Path(raw), data),
+        description,
         fractions=tuple(data.fractions),
         seed=data.split_seed,
         processes=data.processes or None,
@@ -143,11 +160,16 @@ def recipe_of(config, raw: Path | str, target: Path | str, fold: int = 0) -> Rec
         raise UserError(f"--fold={fold}: give 0 or more")
     if not Path(raw).is_dir():
         raise UserError(f"--input={raw}: no such folder")
-    data = config.data
+    return _recipe(config.data, raw, target, _description(Path(raw), config.data), fold)
+
+
+def _recipe(
+    data, raw: Path | str, target: Path | str, description: Description, fold: int = 0
+) -> Recipe:
     return draw_up(
         raw,
         target,
-        _description(Path(raw), data),
+        description,
         fractions=tuple(data.fractions),
         seed=data.split_seed,
         fold=fold,

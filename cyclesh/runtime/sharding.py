@@ -52,6 +52,12 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
             f"--config: batch is {batch}; {len(devices)} devices of {jax.process_count()} "
             f"processes must all share it; use a multiple of {len(devices) // slabs}"
         )
+    mine = len(devices) // jax.process_count()
+    if jax.process_count() > 1 and mine % slabs and slabs % mine:
+        raise UserError(
+            f"--config: compute.depth_devices is {slabs}; with {mine} devices a process volumes "
+            "would lie across parts of several; use a divisor or a multiple"
+        )
     if rows * slabs == 1:
         return None
     grid = np.array(devices[: rows * slabs]).reshape(rows, slabs)
