@@ -21,7 +21,8 @@ from tiny_store import write_store
 from cyclesh import experiments
 from cyclesh.data.store import Store
 from cyclesh.errors import NonFiniteError, Stopped, UserError
-from cyclesh.evidence import conduct, figures, records, slurm
+from cyclesh.evidence import conduct, figures, records, slurm, tables
+from cyclesh.evidence.plan import plan_for
 
 
 class Spawned:
@@ -184,7 +185,7 @@ def test_a_page_that_lacks_seeds_says_so_before_its_verdicts(tmp_path):
     with pytest.raises(NonFiniteError):
         run(tmp_path, Spawned(tmp_path, {"mr0.14-ada-s1": 3, "mr0.14-ours-s1": 3}), ("table2",))
     page = (tmp_path / "table2.md").read_text()
-    assert page.splitlines()[2] == f"**{missing}`ours` 1."
+    assert page.splitlines()[2].startswith(f"**{missing}`ours` 1. Means beside each other")
     assert "\n\n**So far, with 1 to 2 of 2 seeds: does synthetic data help" in page
     for modality, seeds in (("ct", "2, 3"), ("mr", "1 of 2, 3")):
         (line,) = lines_of(tmp_path / "table2.md", "**ours - baseline**", modality)
@@ -197,6 +198,48 @@ def test_a_page_that_lacks_seeds_says_so_before_its_verdicts(tmp_path):
     records.record_path(tmp_path, "all-shifted-sc-s1").unlink()
     experiments.write_output(tmp_path, "displacement")
     assert "complete: `no_sc` 2, `sc` 1." in (tmp_path / "displacement.md").read_text()
+
+
+def test_means_beside_each_other_are_over_the_same_seeds(tmp_path):
+    outputs = ("table1", "table2", "figure7", "figure8", "displacement")
+    run(tmp_path, Spawned(tmp_path), outputs)
+    lost = ("all-ours-s0", "mr0.14-ours-s0", "mr0.14-ada-s1", "all-shifted-sc-s0")
+    for name in lost:
+        records.record_path(tmp_path, name).unlink()
+    for output in outputs:
+        experiments.write_output(tmp_path, output)
+    found = {
+        output: {
+            (r["method"], r["modality"], r["x"]): (r["n"], r["mean"])
+            for r in rows(tmp_path / f"{output}.csv")
+            if r["structure"] in ("mean", "structures")
+        }
+        for output in outputs
+    }
+    assert found["table1"]["no_sc", "ct", ""] == ("1", "0.4")  # of seed 1 alone
+    assert {found["table2"][m, "mr", ""][0] for m in ("baseline", "ada", "ours")} == {"0"}
+    assert {found["table2"][m, "ct", ""][0] for m in ("baseline", "ada", "ours")} == {"2"}
+    assert found["figure7"]["ada", "ct", "1"][0] == found["figure7"]["ours", "ct", "1"][0] == "1"
+    assert {n for n, _ in found["figure8"].values()} == {"2"}
+    assert {n for n, _ in found["displacement"].values()} == {"1"}
+    assert "seeds: 1; judges" in (tmp_path / "table1.md").read_text()
+    differences = rows(tmp_path / "table2_differences.csv")
+    assert {r["seeds"] for r in differences if r["modality"] == "mr"} == {"0", "1"}
+
+
+def test_a_secondary_row_that_is_run_last_takes_no_seed_from_the_others(tmp_path):
+    config = tiny_config()
+    config.loss.shape = 5.0
+    plan = plan_for(config)
+    methods = tables.beside(plan, "table1")["ct", None]
+    assert list(methods) == ["no_sc", "sc", "sc_gamma1"]
+    found = {name: {"status": records.FINISHED} for names in methods.values() for name in names}
+    del found["all-ours-gamma1-s1"]
+    seeds = tables.shared_seeds(plan, methods, found)
+    assert seeds == {"no_sc": {0, 1}, "sc": {0, 1}, "sc_gamma1": {0}}
+    del found["all-no_sc-s0"]
+    seeds = tables.shared_seeds(plan, methods, found)
+    assert seeds == {"no_sc": {1}, "sc": {1}, "sc_gamma1": set()}
 
 
 def lines_of(page: Path, *cells: str) -> list[str]:
@@ -253,6 +296,7 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     for name in ("figure7", "figure8", "displacement"):
         assert {tmp_path / f"{name}.{kind}" for kind in ("png", "svg", "csv", "md")} <= set(files)
         assert all(path.stat().st_size for path in files)
+        assert "Bars are one standard deviation over seeds" in (tmp_path / f"{name}.md").read_text()
         with Image.open(tmp_path / f"{name}.png") as image:
             told = (image.text["Description"], (tmp_path / f"{name}.svg").read_text())
         for text in told:  # command, commit, seeds, data

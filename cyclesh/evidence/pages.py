@@ -5,11 +5,13 @@ from pathlib import Path
 
 from cyclesh.evidence.records import FINISHED, RUNS
 from cyclesh.evidence.tables import (
+    beside,
     finished,
     gap_ratios,
     generator_rows,
     is_done,
     reference_rows,
+    shared_seeds,
     translation_rows,
 )
 from cyclesh.evidence.trials import Comparison, Plan, budget_of, config_of
@@ -46,16 +48,19 @@ NOTES = {
     "figure7": "x up to 1: the share of the modality's real training subjects that exist, all "
     "volumes of the other modality being translated. x from 2: how many source volumes are "
     "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
-    "less than the modality's own volumes, fewer of its reconstructions are read too.",
+    "less than the modality's own volumes, fewer of its reconstructions are read too. Bars are one "
+    "standard deviation over seeds; differences are paired and stand below.",
     "figure8": "x: what is added to the few real subjects of the parent, as a share of the "
     "training subjects. `real`: so many more real subjects, as far as there are. `ada`, `ours`: "
     "synthetic volumes of so many volumes of the other modality, and reconstructions of the few "
-    "real ones.",
+    "real ones. Bars are one standard deviation over seeds; differences are paired and stand "
+    "below.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
     "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
     "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
     "subjects, the error of the measurement; `phase`: phase correlation with those true volumes. "
-    "Millimetres along the shift, positive the way it went.",
+    "Millimetres along the shift, positive the way it went. Bars are one standard deviation over "
+    "seeds; with each, both methods start from the same generators.",
     "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
     "longer-trained of the parents of `ours` and `ours` itself take together.",
     "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of what they "
@@ -131,17 +136,22 @@ def missing_seeds(plan: Plan, output: str, found: Mapping) -> str:
 
     A seed counts once all trials of the method that the output shows have finished.
     """
-    shown = [(c.method, name) for c in plan.cells if c.output == output for name in c.trials]
-    shown = shown or [(plan.trials[name].arm, name) for name in plan.needs[output]]
     seeds: dict[str, dict[int, bool]] = {}
-    for method, name in shown:
-        seed, own = plan.trials[name].seed, seeds.setdefault(method, {})
-        own[seed] = own.get(seed, True) and is_done(found.get(name))
+    for methods in beside(plan, output).values():
+        for method, names in methods.items():
+            own = seeds.setdefault(method, {})
+            for name in names:
+                seed = plan.trials[name].seed
+                own[seed] = own.get(seed, True) and is_done(found.get(name))
     if all(all(own.values()) for own in seeds.values()):
         return ""
     counts = ", ".join(f"`{method}` {sum(own.values())}" for method, own in seeds.items())
     planned = max(map(len, seeds.values()))
-    return f"**Not all of the plan's {planned} seeds are in.** So far, complete: {counts}."
+    return (
+        f"**Not all of the plan's {planned} seeds are in.** So far, complete: {counts}. Means "
+        "beside each other are over the seeds that their methods share; the last column says how "
+        "many."
+    )
 
 
 def score_table(plan: Plan, rows: list[dict]) -> str:
@@ -314,7 +324,8 @@ def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
     """Command, commit, seeds of what is shown, data; and the trials without result, by name."""
     own = [found[t.name] for t in plan.wanted([output]) if t.name in found]
     done = [row for row in own if row["status"] == FINISHED]
-    seeds = sorted({row["seed"] for row in done if row["name"] in plan.needs[output]})
+    shown = (shared_seeds(plan, methods, found) for methods in beside(plan, output).values())
+    seeds = sorted({seed for methods in shown for own in methods.values() for seed in own})
     command = Path(workdir) / COMMAND
     lines = [
         f"- command: `{command.read_text().strip() if command.exists() else 'reproduce()'}`",

@@ -22,6 +22,7 @@ REFERENCES = {
     "floor: inputs histogram-matched": ("histogram_matched", ""),
     "ceiling: true volumes": ("ceiling", "ceiling_by_structure"),
 }
+APART = ("sc_gamma1",)  # methods that take no seeds from those beside them: secondary, run last
 TRANSLATION_COLUMNS = ("method", "modality", "measure", "mean", "sd", "n")
 RATIO_COLUMNS = ("x", "ours_minus_ada", "real_minus_ada", "ratio", "denominator_within_noise")
 
@@ -36,6 +37,44 @@ def finished(cell: Cell, found: Mapping[str, dict]) -> list[dict]:
     return [found[name] for name in cell.trials if is_done(found.get(name))]
 
 
+def beside(plan: Plan, output: str) -> dict[tuple, dict[str, tuple[str, ...]]]:
+    """What an output shows beside each other: {(modality, x): {method: its trials}}.
+
+    Where it has no cells, all of its trials by their arms.
+    """
+    found: dict[tuple, dict[str, tuple[str, ...]]] = {}
+    for cell in (cell for cell in plan.cells if cell.output == output):
+        found.setdefault((cell.modality, cell.x), {})[cell.method] = cell.trials
+    if found:
+        return found
+    arms: dict[str, tuple[str, ...]] = {}
+    for name in plan.needs[output]:
+        arms[plan.trials[name].arm] = (*arms.get(plan.trials[name].arm, ()), name)
+    return {(None, None): arms}
+
+
+def shared_seeds(
+    plan: Plan, methods: Mapping[str, Iterable[str]], found: Mapping[str, dict]
+) -> dict[str, set[int]]:
+    """The seeds that each of these methods' means is over: those that all have finished.
+
+    So no mean is above another for its seeds. A method without any result does not count.
+    """
+    seeds = {
+        method: {plan.trials[name].seed for name in names if is_done(found.get(name))}
+        for method, names in methods.items()
+    }
+    common = [own for method, own in seeds.items() if own and method not in APART]
+    return {method: own.intersection(*common) for method, own in seeds.items()}
+
+
+def shared(plan: Plan, cell: Cell, found: Mapping[str, dict]) -> list[dict]:
+    """As `finished`, of the seeds alone that the methods beside it have, too."""
+    methods = beside(plan, cell.output)[cell.modality, cell.x]
+    seeds = shared_seeds(plan, methods, found)[cell.method]
+    return [record for record in finished(cell, found) if record["seed"] in seeds]
+
+
 def score(cell: Cell, record: Mapping, structure: str) -> float | None:
     """What the cell measures, of one trial: a mean over test cases, then (mean) structures."""
     block = record["test"][cell.modality] if cell.measure == DICE else record["s_score"]
@@ -44,7 +83,7 @@ def score(cell: Cell, record: Mapping, structure: str) -> float | None:
 
 
 def table_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
-    """The rows of an output's CSV: mean and sd over seeds. None is dropped, even without result.
+    """The rows of an output's CSV: mean and sd over shared seeds. None is dropped, even if empty.
 
     Where an output has several measures, the method's name says which.
     """
@@ -61,7 +100,7 @@ def cell_rows(plan: Plan, cell: Cell, found: Mapping[str, dict]) -> list[dict]:
     """A cell's rows: of the mean over structures, then of each structure."""
     rows = []
     for structure in ("mean", *plan.structures):
-        values = [score(cell, record, structure) for record in finished(cell, found)]
+        values = [score(cell, record, structure) for record in shared(plan, cell, found)]
         values = [value for value in values if value is not None]
         mean, sd = mean_and_sd(values)
         rows.append(
@@ -113,7 +152,7 @@ def translation_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list
     """How close synthetic volumes come to the true ones; no row where there are no true ones."""
     rows = []
     for cell in (cell for cell in plan.cells if cell.output == output):
-        blocks = [record["translation"].get(cell.modality) for record in finished(cell, found)]
+        blocks = [record["translation"].get(cell.modality) for record in shared(plan, cell, found)]
         for measure in Similarity._fields:
             values = [block[measure] for block in blocks if block and block[measure] is not None]
             row = (cell.method, cell.modality, measure, *mean_and_sd(values), len(values))
@@ -124,14 +163,14 @@ def translation_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list
 def displacement_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
     """Millimetres over the updates (x); ``structure`` says how they were measured."""
     groups: dict[tuple, list[float]] = {}
-    for name in plan.needs["displacement"]:
-        record = found.get(name, {})
-        for row in record.get("displacement", ()):
+    (arms,) = beside(plan, "displacement").values()
+    seeds = shared_seeds(plan, arms, found)
+    for arm, name in ((arm, name) for arm, names in arms.items() for name in names):
+        shown = plan.trials[name].seed in seeds[arm]
+        for row in found[name]["displacement"] if shown else ():
             for measure in MEASURED:
-                values = groups.setdefault(
-                    (record["arm"], row["modality"], measure, float(row["step"])), []
-                )
-                values += [] if row[measure] is None else [row[measure]]
+                key = (arm, row["modality"], measure, float(row["step"]))
+                groups.setdefault(key, []).extend([] if row[measure] is None else [row[measure]])
     return [
         dict(zip(COLUMNS, (*key, *mean_and_sd(values), len(values)), strict=True))
         for key, values in sorted(groups.items())
