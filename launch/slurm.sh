@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One training run on a SLURM cluster, one task a GPU, on one node or several:
-#     NODES=2 GPUS=4 launch/slurm.sh --config=configs/joint.py:mmwhs,batch=8 --workdir=FOLDER
+#     NODES=2 GPUS=4 launch/slurm.sh --config=configs/joint.py:mmwhs,data=FOLDER,batch=8 --workdir=FOLDER
 # All words go to `python -m cyclesh.main`; with --dry_run first, the commands are printed instead.
 # The variables are told in launch/README.md.
 set -uo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One training run on a Cloud TPU VM, on all its hosts:
-#     TPU=NAME ZONE=us-central2-b launch/tpu_vm.sh --config=configs/joint.py:mmwhs,batch=8 \
+#     TPU=NAME ZONE=us-central2-b launch/tpu_vm.sh --config=configs/joint.py:mmwhs,data=FOLDER,batch=8 \
 #         --workdir=/mnt/shared/runs/joint
 # All words go to `python -m cyclesh.main`; with --dry_run first, the commands are printed instead.
 # The variables are told in launch/README.md.
