@@ -1,5 +1,6 @@
 """A trained model as inference needs it: networks on volumes of any size, and what they expect."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -88,13 +89,18 @@ class Deployed:
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-                size = "x".join(map(str, volume.shape))
-                raise UserError(
-                    f"memory does not hold a pass of {size} voxels; give --pass_voxels="
-                    f"{volume.size // 2} or less"
-                ) from None
+                raise self._too_large(player, volume.shape) from None
 
         return apply
+
+    def _too_large(self, player: str, shape: tiles.Shape) -> UserError:
+        """What to do where memory does not hold a pass: a smaller one, should there be one."""
+        size = "x".join(map(str, shape))
+        if replace(self, pass_voxels=1).in_one_pass(player, shape):
+            advice = "there is no smaller one: free memory, or use a machine with more"
+        else:
+            advice = f"give --pass_voxels={math.prod(shape) // 2} or less"
+        return UserError(f"memory does not hold a pass of {size} voxels; {advice}")
 
     @property
     def _multiple(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -196,6 +197,20 @@ def test_the_seam_of_a_translation_in_tiles_is_told(tmp_path, monkeypatch, model
     monkeypatch.setattr(type(model), "has", lambda self, player: player == "gen")
     _, _, about = run(replace(task, centre_mm=tuple(CENTRE_MM)), scan, pass_voxels=20_000)
     assert about["seam"] == {"mean": 0, "p99": 0, "shape": seam["shape"]}
+
+
+def test_smaller_passes_are_advised_where_there_are_any(model):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    model = replace(model, pass_voxels=10**9)
+    vars(model)["_compiled"] = {"gen": full, "seg": full}
+    small, long = np.zeros(BALLS.shape, np.float32), np.zeros((8, 8, 400), np.float32)
+    for compute in (model.translate, model.segment):
+        with pytest.raises(UserError, match="of 8x8x400 voxels; give --pass_voxels=12800 or less"):
+            compute("mr", long)
+        with pytest.raises(UserError, match="12x14x16 voxels; there is no smaller one: free mem"):
+            compute("mr", small)
 
 
 def test_what_lies_beyond_the_scan_neither_agrees_nor_shows(tmp_path, monkeypatch, model):
