@@ -3,6 +3,7 @@
 Everything that a mode does is a plain function elsewhere, callable from a notebook.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -424,11 +425,9 @@ def status_of(work: Callable[[], int]) -> int:
         if disk_trouble(error) is None:
             raise
         what = error.filename or "the disk"
-        print(
-            f"cyclesh: {what}: cannot be written ({error.strerror}); make room there, and the same "
-            "command goes on",
-            file=sys.stderr,
-        )
+        room = "make room there, and the same command goes on"
+        advice = "name another place" if error.errno == errno.EROFS else room
+        print(f"cyclesh: {what}: cannot be written ({error.strerror}); {advice}", file=sys.stderr)
         return 2
 
 

@@ -1,12 +1,14 @@
 """The command line as a whole."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 from command_line import ROOT
 
-from cyclesh.main import MODES, MODES_OF_FLAGS
+from cyclesh.main import MODES, MODES_OF_FLAGS, status_of
 
 
 @pytest.mark.parametrize("words", (["--help"], ["--mode=segment", "--help"]))
@@ -24,3 +26,17 @@ def test_help_lists_modes_and_flags_and_does_nothing(words, tmp_path):
     for flag in MODES_OF_FLAGS:
         assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout, flag
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "make room there"), (errno.EDQUOT, "make room"), (errno.EROFS, "name another")],
+)
+def test_a_disk_that_takes_no_more_is_one_line(number, advice, capsys):
+    def work() -> int:
+        raise OSError(number, os.strerror(number), "out/store")
+
+    assert status_of(work) == 2
+    told, words = capsys.readouterr().err, os.strerror(number)
+    assert told.startswith(f"cyclesh: out/store: cannot be written ({words}); {advice}")
+    assert told.count("\n") == 1
