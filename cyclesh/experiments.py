@@ -47,7 +47,7 @@ def reproduce(
     after all else is done, where the loss of any trial stopped being finite.
     """
     workdir, only = Path(workdir), check_outputs(only)
-    plan = claim(config, workdir, command)
+    plan = claim(config, workdir, [*only, *(with_page(workdir) if publish_in else [])], command)
     spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
     written = []
     if not quiet:
@@ -70,10 +70,16 @@ def reproduce(
     return written
 
 
-def claim(config: ConfigDict, workdir: Path, command: str = "") -> Plan:
-    """The plan of a workdir, which keeps its config and what was typed."""
+def claim(
+    config: ConfigDict, workdir: Path, only: Iterable[str] = OUTPUTS, command: str = ""
+) -> Plan:
+    """The plan of a workdir, which keeps its config and what was typed.
+
+    Raises UserError, the workdir left as it is, where it is another plan's or its records are.
+    """
     plan = plan_for(config)
     check_workdir(config, workdir)
+    records.unsettled(plan, plan.wanted(only), workdir)
     claim_workdir(config, workdir)
     (workdir / RUNS).mkdir(exist_ok=True)
     if command:
@@ -197,7 +203,7 @@ def submit(
 ) -> list[str]:
     """Submit what is missing to SLURM; a line for each job."""
     workdir, only = Path(workdir), check_outputs(only)
-    plan = claim(config, workdir, command)
+    plan = claim(config, workdir, only, command)
     missing = to_run(plan, plan.wanted(only), workdir)
     return slurm.submit(workdir, slurm.levels(plan, missing), only)
 

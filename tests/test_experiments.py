@@ -396,6 +396,40 @@ def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tm
         run(tmp_path, Spawned(tmp_path))
 
 
+def contents(workdir: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_refused_command_changes_nothing(tmp_path):
+    experiments.reproduce(
+        tiny_config(), tmp_path, ["table1"], True, Spawned(tmp_path), command="the first"
+    )
+    before, spawned = contents(tmp_path), Spawned(tmp_path)
+    capped = tiny_config(",steps=2")
+    with pytest.raises(UserError, match="was made with another steps"):
+        experiments.reproduce(capped, tmp_path, ["table1"], True, spawned, command="a cap")
+    with pytest.raises(UserError, match="was made with another steps"):
+        experiments.submit(capped, tmp_path, ["table1"], command="a cap")
+    assert contents(tmp_path) == before and spawned.names == []
+    config = records.read_record(tmp_path, "all-ours-s0")["config"]
+    change_record(tmp_path, "all-ours-s0", config=config | {"batch": 7})
+    with pytest.raises(UserError, match="all-ours-s0.json: was made with another batch"):
+        experiments.reproduce(  # Table 1 would be written anew, too
+            tiny_config(), tmp_path, ["flood"], True, spawned, publish_in=str(tmp_path / "kept")
+        )
+    assert spawned.names == []
+
+
+def test_what_has_trained_for_longer_than_the_plan_is_not_gone_on_with(tmp_path):
+    plan, name = tiny_plan(",steps=2"), "all-seg-s0"
+    leave_checkpoint(plan.trials[name], tmp_path, 2)
+    assert records.unsettled(plan, [plan.trials[name]], tmp_path)
+    leave_checkpoint(plan.trials[name], tmp_path, LAST_STEP)
+    with pytest.raises(UserError, match=rf"4 steps, the plan has 2; delete runs/{name}\*"):
+        experiments.reproduce(tiny_config(",steps=2"), tmp_path, ["table1"], quiet=True)
+    assert not (tmp_path / "config.json").exists()
+
+
 def change_record(workdir: Path, name: str, **changes) -> None:
     path = records.record_path(workdir, name)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from cyclesh import settings
 from cyclesh.data.store import Store, is_store
 from cyclesh.errors import UserError
-from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of
+from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
 from cyclesh.results import CASES, S_SCORES
 from cyclesh.run import FREE_FIELDS
@@ -128,7 +128,8 @@ def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]
     """Those without a record, or with one of a parent's failure that has been mended since.
 
     Mended are parents that have finished, or are unsettled themselves and so run before.
-    Raises UserError where a record belongs to another plan, or any of the plan to other data.
+    Raises UserError where a record belongs to another plan, any of the plan to other data, or what
+    goes on has more steps than the plan.
     """
     check_data(plan, workdir, present_stores(plan.base))
     missing: dict[str, Trial] = {}
@@ -145,7 +146,20 @@ def unsettled(plan: Plan, trials: Iterable[Trial], workdir: Path) -> list[Trial]
             parents = (plan.trials[name] for name in trial.after)
             if all(p.name in missing or is_finished(workdir, p) for p in parents):
                 missing[trial.name] = trial
+    for trial in missing.values():
+        check_steps(plan, trial, workdir)
     return list(missing.values())
+
+
+def check_steps(plan: Plan, trial: Trial, workdir: Path) -> None:
+    """Raises UserError where a trial that would be gone on with has trained for too long."""
+    folder = Path(workdir) / RUNS / trial.name
+    saved = saved_steps(folder / CHECKPOINTS)
+    if saved and saved[-1] > (steps := steps_of(config_of(plan, trial, Path(RUNS)))):
+        raise UserError(
+            f"{folder}: has trained for {saved[-1]} steps, the plan has {steps}; delete "
+            f"{RUNS}/{trial.name}* to train it anew, or give the steps that it began with"
+        )
 
 
 def to_run(plan: Plan, trials: Sequence[Trial], workdir: Path) -> list[Trial]:
