@@ -208,8 +208,8 @@ def summarise(entries: list[VolumeScores], store: Store) -> dict:
     """The scoring blocks of results.json; missing values are None.
 
     test.<m>: segmentation of real volumes of modality m. s_score.<m>: synthetic volumes of m.
-    judge.<m>: the judge's own Dice on real volumes of m; what an S-score lies between: ceiling, its
-    Dice on the true volumes of m of the same subjects, where such exist, and its Dice on the inputs
+    judge.<m>: the judge's own Dice on real volumes of m; beside an S-score: ceiling, its Dice on
+    the true volumes of m of the same subjects, where such exist, and its Dice on the inputs
     themselves, untranslated and with histograms matched to m's. translation.<m>: similarity of
     synthetic volumes of m to those true volumes, intensities in [-1, 1].
     """

@@ -325,7 +325,7 @@ def test_an_s_score_without_a_ceiling_is_held_against_the_judge(data):
     table = headline([data])
     assert "ceiling 0.850" in table  # CT has one, MR none
     assert table.count("judge 0.800") == 3  # both Dice, and the S-score of MR
-    assert "limit</th>" in table and "–" not in table
+    assert "beside it</th>" in table and "–" not in table
 
 
 def test_ranking_by_hand():

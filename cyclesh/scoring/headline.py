@@ -1,4 +1,4 @@
-"""The numbers that a reader looks at first: mean Dice and S-score, beside what limits them."""
+"""The numbers that a reader looks at first: mean Dice and S-score, and their references."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,7 +8,7 @@ from cyclesh.scoring.report_data import ReportData
 from cyclesh.scoring.tables import MISSING, bar, lookup, number
 
 
-class Limit(NamedTuple):
+class Reference(NamedTuple):
     """What a score is held against: its name, and keys of results.json ("*": the modality)."""
 
     name: str
@@ -16,15 +16,15 @@ class Limit(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A score: its name, its keys, and its limit, the first of these that the run has."""
+    """A score: its name, its keys, and its reference, the first of these that the run has."""
 
     name: str
     keys: tuple[str, ...]
-    limits: tuple[Limit, ...]
+    references: tuple[Reference, ...]
 
 
-JUDGE = Limit("judge", ("judge", "*", "dice", "mean"))
-CEILING = Limit("ceiling", ("judge", "*", "ceiling"))  # where a paired truth exists
+JUDGE = Reference("judge", ("judge", "*", "dice", "mean"))
+CEILING = Reference("ceiling", ("judge", "*", "ceiling"))  # where a paired truth exists
 KINDS = (
     Kind("Test Dice, {}", ("test", "*", "dice", "mean"), (JUDGE,)),
     Kind("S-score, synthetic {}", ("s_score", "*", "mean"), (CEILING, JUDGE)),
@@ -37,7 +37,7 @@ def headline(runs: Sequence[ReportData]) -> str:
     if not any(rows):
         return ""
     several = len(runs) > 1
-    heads = [text for run in runs for text in (run.title if several else "score", "limit")]
+    heads = [text for run in runs for text in (run.title if several else "score", "beside it")]
     head = "".join(
         f"<th scope=col>{escape(text)}</th>"
         for text in ("", *heads, *(["difference"] if several else []))
@@ -55,19 +55,21 @@ def _row(kind: Kind, modality: str, runs: Sequence[ReportData]) -> str:
         return ""
     cells = []
     for run, value in zip(runs, values, strict=True):
-        name, limit = _limit(run, kind, modality)
-        beside = MISSING if limit is None else f"{name} {number(limit)}"
-        cells += [f'<td class="score">{bar(value, limit)}</td>', f"<td>{beside}</td>"]
+        name, reference = _reference(run, kind, modality)
+        beside = MISSING if reference is None else f"{name} {number(reference)}"
+        cells += [f'<td class="score">{bar(value, reference)}</td>', f"<td>{beside}</td>"]
     if len(runs) > 1:
         cells.append(f"<td>{_difference(*values)}</td>")
     name = escape(kind.name.format(modality.upper()))
     return f"<tr><th scope=row>{name}</th>{''.join(cells)}</tr>"
 
 
-def _limit(run: ReportData, kind: Kind, modality: str) -> tuple[str, float | None]:
+def _reference(run: ReportData, kind: Kind, modality: str) -> tuple[str, float | None]:
     """The name and the value of what a score is held against."""
-    found = ((limit.name, _value(run, limit.keys, modality)) for limit in kind.limits)
-    return next((limit for limit in found if limit[1] is not None), ("", None))
+    found = (
+        (reference.name, _value(run, reference.keys, modality)) for reference in kind.references
+    )
+    return next((reference for reference in found if reference[1] is not None), ("", None))
 
 
 def _difference(first: float | None, second: float | None) -> str:

@@ -41,8 +41,9 @@ DEFINITIONS = (
 S_SCORE = (
     "S-score: a judge, trained on all real training volumes of a modality, segments the synthetic "
     "volume, and its result is compared by Dice with the label of the volume it was made from. "
-    "The judge's own Dice limits it. The ceiling is the judge's Dice on true volumes of the target "
-    "modality of the same subjects."
+    "The ceiling is the judge's Dice on true volumes of the target modality of the same subjects; "
+    "synthetic volumes that are easier to segment than true ones, smooth or free of noise, may lie "
+    "above it."
 )
 EVENTS = (
     "Shaded bands are the stretches of the run; the dashed green line with the star is the "
