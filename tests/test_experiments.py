@@ -396,6 +396,23 @@ def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tm
         run(tmp_path, Spawned(tmp_path))
 
 
+def test_records_of_another_displacement_are_not_the_plans(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("displacement",))
+    config = records.read_record(tmp_path, "all-seg-s0")["config"]
+    rarely = {"log": config["log"] | {"keep_every_steps": 2}}
+    change_record(tmp_path, "all-seg-s0", config=config | rarely)
+    run(tmp_path, Spawned(tmp_path), ("displacement",))  # has no say in what is not shifted
+    name = "all-shifted-sc-s1"
+    record = records.read_record(tmp_path, name)
+    for field, changes in (
+        ("shift_voxels", {"shift_voxels": [0, 0, 1]}),
+        ("log.keep_every_steps", {"config": record["config"] | rarely}),
+    ):
+        records.record_path(tmp_path, name).write_text(json.dumps(record | changes))
+        with pytest.raises(UserError, match=f"{name}.json: was made with another {field};"):
+            run(tmp_path, Spawned(tmp_path), ("displacement",))
+
+
 def contents(workdir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 

@@ -85,13 +85,20 @@ def _heading(plan: Plan, trial: Trial, workdir: Path, status: str) -> dict:
 
 
 def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
-    """Fields in which a record's config is not the plan's: it belongs to another plan."""
+    """Fields in which a record's config is not the plan's: it belongs to another plan.
+
+    Where generators were shifted, by how much counts, too, and how often it was measured.
+    """
     wanted = settings.to_json(config_of(plan, trial, Path(RUNS)))
     wanted["init"] = dict(trial.init)
     wanted, found = settings.flat(wanted), settings.flat(record["config"])
     fields = {*wanted, *found}
     free = {*FREE_FIELDS, "data.attribution"}.difference(SCORED_WITH)
-    return sorted(f for f in fields if f not in free and wanted.get(f, "") != found.get(f, ""))
+    if trial.shift_voxels:
+        free -= {"log.keep_every_steps"}
+    differing = [f for f in fields if f not in free and wanted.get(f, "") != found.get(f, "")]
+    shift = trial.shift_voxels and list(trial.shift_voxels)
+    return sorted([*differing, *(["shift_voxels"] if record.get("shift_voxels") != shift else [])])
 
 
 def check_data(plan: Plan, workdir: Path, present: Mapping[int, Store]) -> None:
