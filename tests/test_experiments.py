@@ -306,9 +306,17 @@ def test_curves_and_displacement_are_drawn_and_written(tmp_path):
     assert {r["x"] for r in curve if r["modality"] == "mr"} == {"0.5", "1", "0", "8"}
     (ratio,) = rows(tmp_path / "figure8_ratio.csv")
     assert float(ratio["ratio"]) == pytest.approx(0.5)  # (0.2 - 0.1) / (0.3 - 0.1)
-    assert ratio["denominator_within_noise"] == "0"
+    assert ratio["denominator_not_above_zero"] == "0"
     moved = {(r["method"], r["x"]): r for r in rows(tmp_path / "displacement.csv")}
     assert float(moved["sc", "4"]["mean"]) == 3.0 and float(moved["no_sc", "4"]["mean"]) == 15.0
+
+
+@pytest.mark.parametrize("output", ["figure7", "figure8", "displacement"])
+def test_curves_without_any_result_are_not_drawn(output, tmp_path):
+    experiments.claim(tiny_config(), tmp_path)
+    experiments.write_output(tmp_path, output)
+    assert f"{output}.png)" not in (tmp_path / f"{output}.md").read_text()
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_dice_and_s_score_of_one_page_are_told_apart(tmp_path):
@@ -489,7 +497,7 @@ def test_a_trial_does_not_begin_on_other_data_than_the_records(tmp_path, monkeyp
         conduct.run_trial(tmp_path, "all-seg-s0", quiet=True)
 
 
-def test_a_denominator_within_noise_is_marked(tmp_path):
+def test_a_denominator_that_may_not_be_above_zero_is_marked(tmp_path):
     from cyclesh.evidence.pages import ratio_table
     from cyclesh.evidence.trials import Cell, Comparison
     from cyclesh.scoring.statistics import Difference
@@ -501,6 +509,9 @@ def test_a_denominator_within_noise_is_marked(tmp_path):
 
     gain = pair("ours - ada", 0.01, 0.0, 0.02)
     assert "0.500 (*)" in ratio_table([gain, pair("real - ada", 0.02, -0.01, 0.05)])
+    assert "-0.500 (*)" in ratio_table([gain, pair("real - ada", -0.02, -0.03, -0.01)])
+    one_seed = pair("real - ada", 0.02, float("nan"), float("nan"))
+    assert "0.500 (*)" in ratio_table([gain, one_seed])
     assert "0.500 |" in ratio_table([gain, pair("real - ada", 0.02, 0.01, 0.03)])
 
 

@@ -107,7 +107,7 @@ def figure7(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
         levels = [(NAMES["baseline"], r["mean"]) for r in means if r["x"] == 0]
         title = f"{modality.upper()}, all real volumes"
         panels.append(Panel(title, "source volumes translated", "test Dice", _lines(many), levels))
-    return curves_figure(panels, _note(plan)) if means else None
+    return _curves(plan, panels)
 
 
 def figure8(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
@@ -116,7 +116,7 @@ def figure8(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
     levels = [("nothing added", r["mean"]) for r in means if r["x"] == 0]
     lines = _lines([r for r in means if r["x"] > 0])
     title, x_label = plan.modalities[1].upper(), "added, as a share of the training volumes"
-    return curves_figure([Panel(title, x_label, "test Dice", lines, levels)], _note(plan))
+    return _curves(plan, [Panel(title, x_label, "test Dice", lines, levels)])
 
 
 def displacement(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
@@ -142,7 +142,13 @@ def displacement(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
         title = f"synthetic {modality.upper()}"
         y_label = "displacement along the shift, mm"
         panels.append(Panel(title, "generator updates", y_label, lines, levels))
-    return curves_figure(panels, _note(plan)) if rows else None
+    return _curves(plan, panels)
+
+
+def _curves(plan: Plan, panels: list[Panel]):
+    """The panels as a figure; None where there is nothing to draw in any."""
+    drawn = any(panel.lines or panel.levels for panel in panels)
+    return curves_figure(panels, _note(plan)) if drawn else None
 
 
 def _note(plan: Plan) -> str:

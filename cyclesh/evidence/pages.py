@@ -51,10 +51,11 @@ NOTES = {
     "less than the modality's own volumes, fewer of its reconstructions are read too. Bars are one "
     "standard deviation over seeds; differences are paired and stand below.",
     "figure8": "x: what is added to the few real subjects of the parent, as a share of the "
-    "training subjects. `real`: so many more real subjects, as far as there are. `ada`, `ours`: "
-    "synthetic volumes of so many volumes of the other modality, and reconstructions of the few "
-    "real ones. Bars are one standard deviation over seeds; differences are paired and stand "
-    "below.",
+    "training subjects: the nominal one, before it is rounded to a number of subjects, where "
+    "Figure 7's is the true one. `real`: so many more real subjects, as far as there are. `ada`, "
+    "`ours`: synthetic volumes of so many volumes of the other modality, and reconstructions of "
+    "the few real ones. Bars are one standard deviation over seeds; differences are paired and "
+    "stand below.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
     "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
     "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
@@ -253,17 +254,20 @@ def difference_table(compared: list[tuple]) -> str:
 
 
 def ratio_table(compared: list[tuple]) -> str:
-    """(Ours - ADA) / (R+R - ADA), marked where the denominator's interval holds zero."""
+    """(Ours - ADA) / (R+R - ADA), marked where the denominator may not be above zero."""
     lines = [
         [
             plain(row["x"]),
             number(row["ours_minus_ada"], sign=True),
             number(row["real_minus_ada"], sign=True),
-            number(row["ratio"]) + (" (*)" if row["denominator_within_noise"] else ""),
+            number(row["ratio"]) + (" (*)" if row["denominator_not_above_zero"] else ""),
         ]
         for row in gap_ratios(compared)
     ]
-    note = "(*) the denominator is within noise: its interval holds zero, the ratio means nothing."
+    note = (
+        "(*) the interval of the denominator is not wholly above zero (or there is none): it is "
+        "not shown that real volumes are ahead of ADA, and the ratio means nothing."
+    )
     return f"{markdown_table(['x', 'ours - ada', 'real - ada', 'ratio'], lines)}\n\n{note}"
 
 
