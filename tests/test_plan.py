@@ -117,6 +117,27 @@ def test_the_control_of_table_1_moves_g_as_often_from_the_same_parent(plan):
         assert config(plan, plan.trials[a].init["gen"]).loss.shape == 0.0
 
 
+@pytest.mark.parametrize(
+    ("argument", "gammas"),
+    [(None, {5.0}), ("abdomen", {1.0, 5.0}), ("tiny", None), ("mmwhs", None)],
+)
+def test_the_papers_gamma_throughout_is_a_row_where_ours_is_another_anywhere(argument, gammas):
+    plan = plan_of(argument)
+    assert bool(cells(plan, "table1", "sc_gamma1")) == (gammas is not None)
+
+    def weights(method: str) -> set[float]:
+        own = config(plan, cells(plan, "table1", method)[0].trials[0])
+        return {phase.shape_weight for phase in state.make_phases(own)}
+
+    assert weights("sc") == (gammas or {1.0})
+    if gammas:
+        assert weights("sc_gamma1") == {1.0}
+    base = default.build("tiny", "joint")
+    base.schedule.pretrain_gan_shape = 5.0
+    base.schedule.pretrain_gan_epochs = 0  # of no use without epochs
+    assert not cells(make_plan(base, HEART, SUBJECTS), "table1", "sc_gamma1")
+
+
 def test_from_scratch_gets_the_updates_of_both_stages(plan):
     (scratch, *_), (ours, *_) = cells(plan, "scratch", "scratch"), cells(plan, "scratch", "ours")
     whole, late = (budget_of(config(plan, c.trials[0])) for c in (scratch, ours))

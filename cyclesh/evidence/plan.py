@@ -86,9 +86,14 @@ class _Builder(Arms):
         self.needs[output] += trials
 
     def table1(self) -> None:
-        """Without and with shape consistency, and with the paper's gamma where ours is another."""
+        """Without and with shape consistency, and with the paper's gamma where ours is another.
+
+        That of pre-training, too, where segmentors rest at first.
+        """
         arms = {"no_sc": ("no_sc", {}), "sc": ("ours", {})}
-        if self.base.loss.shape != PAPER_GAMMA:
+        rests = self.resting()["schedule.pretrain_gan_epochs"]
+        own = {self.base.loss.shape, *([self.base.schedule.pretrain_gan_shape] if rests else [])}
+        if own != {PAPER_GAMMA}:
             gamma = {"loss__shape": PAPER_GAMMA, "schedule__pretrain_gan_shape": PAPER_GAMMA}
             arms["sc_gamma1"] = ("ours", {"suffix": "-gamma1", **gamma})
         seeds = self.seeds(self.scale.table_seeds)
