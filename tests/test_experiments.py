@@ -319,6 +319,28 @@ def test_curves_without_any_result_are_not_drawn(output, tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
+def test_the_flood_takes_off_what_ours_and_ada_differ_by_anyway(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("flood",))
+    for seed, loss in ((0, 0.04), (1, 0.06)):  # of ours by the flood, of CT's first case more
+        name = f"ct0.14-ours-flooded-s{seed}"
+        cases = records.read_record(tmp_path, name)["cases"]
+        for own in cases["dice"]["ct"].values():
+            own.update({case: value - loss for case, value in own.items()})
+            own["ct_1"] -= 0.03
+        change_record(tmp_path, name, cases=cases)
+    experiments.write_output(tmp_path, "flood")
+    found = {(r["comparison"], r["modality"]): r for r in rows(tmp_path / "flood_differences.csv")}
+    row = found["(ours_flooded - ours) - (ada_flooded - ada)", "ct"]
+    assert float(row["mean"]) == pytest.approx(-0.05 - 0.01)
+    assert (row["seeds"], row["subjects"], row["primary"]) == ("2", "3", "0")
+    assert float(row["low"]) < -0.06 < float(row["high"])
+    assert float(found["ours_flooded - ada_flooded", "ct"]["mean"]) == pytest.approx(0.1 - 0.06)
+    records.record_path(tmp_path, "ct0.14-ada-s0").unlink()
+    experiments.write_output(tmp_path, "flood")
+    (line,) = lines_of(tmp_path / "flood.md", "(ours_flooded - ours) - (ada_flooded - ada)", "ct")
+    assert line.endswith("| 1 of 2, 3 |")
+
+
 def test_dice_and_s_score_of_one_page_are_told_apart(tmp_path):
     run(tmp_path, Spawned(tmp_path), ("scratch",))
     for seed in (0, 1):

@@ -284,6 +284,7 @@ def test_secondary_comparisons_tell_architecture_shape_consistency_and_flood_apa
         ("figure3", "no_sc - cyclegan"),
         ("figure3", "ours - no_sc"),
         ("flood", "ours_flooded - ada_flooded"),
+        ("flood", "(ours_flooded - ours) - (ada_flooded - ada)"),
         ("table2", "ours - ada"),
     } <= compared
     # The middle row of Figure 3 costs nothing: its trials are Table 1's.

@@ -65,7 +65,8 @@ NOTES = {
     "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
     "longer-trained of the parents of `ours` and `ours` itself take together.",
     "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of what they "
-    "weigh in Table 2, synthetic and reconstructed ones 0.475 each.",
+    "weigh in Table 2, synthetic and reconstructed ones 0.475 each. `ours_flooded - ada_flooded` "
+    "holds what `ours` and `ada` differ by anyway; the difference of differences does not.",
 }
 IN_S_SCORES = ("table1", "figure3")  # whose rows are S-scores, all of them
 REFERRED_TO = (

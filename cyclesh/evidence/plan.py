@@ -7,6 +7,8 @@ pure function of a config and of how many subjects there are.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from operator import attrgetter
 
 from ml_collections import ConfigDict
 
@@ -257,6 +259,8 @@ COMPARED = (
     ("flood", "ada_flooded", "ada", False),
     ("flood", "ours_flooded", "ours", False),
 )
+# Differences of differences: (output, name of the one, name of the one that is taken off it).
+COMPARED_BEYOND = (("flood", "ours_flooded - ours", "ada_flooded - ada"),)
 
 
 def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
@@ -268,4 +272,11 @@ def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
             partner = by_key.get((output, worse, *key[2:]))
             if key[:2] == (output, better) and partner:
                 found.append(Comparison(f"{better} - {worse}", cell, partner, primary))
+    place = attrgetter("better.output", "name", "better.modality", "better.measure", "better.x")
+    by_name = {place(comparison): comparison for comparison in found}
+    for output, name, other in COMPARED_BEYOND:
+        for key, own in by_name.items():
+            beyond = by_name.get((output, other, *key[2:]))
+            if key[:2] == (output, name) and beyond:
+                found.append(replace(own, name=f"({name}) - ({other})", beyond=beyond))
     return found

@@ -178,22 +178,24 @@ def displacement_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
 
 
 def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
-    """better - worse over the seeds that both have finished and the test subjects."""
-    pairs = [
-        (found[better], found[worse])
-        for better, worse in zip(comparison.better.trials, comparison.worse.trials, strict=False)
-        if is_done(found.get(better)) and is_done(found.get(worse))
+    """better - worse over the seeds that all its cells have finished and the test subjects."""
+    beyond = comparison.beyond
+    plus = (comparison.better, beyond.worse) if beyond else (comparison.better,)
+    minus = (comparison.worse, beyond.better) if beyond else (comparison.worse,)
+    cells = (*plus, *minus)
+    seeds = [
+        [found[name] for name in names]
+        for names in zip(*(cell.trials for cell in cells), strict=False)
+        if all(is_done(found.get(name)) for name in names)
     ]
-    if not pairs:
+    if not seeds:
         return Difference(*[float("nan")] * 3, 0, 0)
-    subjects = sorted(
-        {subject for pair in pairs for row in pair for subject in row["subjects"].values()}
+    subjects = sorted({s for own in seeds for record in own for s in record["subjects"].values()})
+    scores = np.array(  # seeds, cells, subjects
+        [[by_subject(*pair, subjects) for pair in zip(cells, own, strict=True)] for own in seeds]
     )
-    better, worse = (
-        np.array([by_subject(comparison.better, pair[i], subjects) for pair in pairs])
-        for i in (0, 1)
-    )
-    return paired_difference(better, worse)
+    better, worse = scores[:, : len(plus)], scores[:, len(plus) :]
+    return paired_difference(better.sum(axis=1), worse.sum(axis=1))
 
 
 def by_subject(cell: Cell, record: Mapping, subjects: Iterable[str]) -> list[float]:

@@ -50,12 +50,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """better - worse, paired by seed and subject. Primary ones are what the experiment is for."""
+    """better - worse, paired by seed and subject. Primary ones are what the experiment is for.
+
+    beyond: the comparison whose difference is taken off, seed by seed and subject by subject.
+    """
 
     name: str
     better: Cell
     worse: Cell
     primary: bool
+    beyond: "Comparison | None" = None
 
 
 @dataclass(frozen=True)
