@@ -173,9 +173,10 @@ def _trained(folder: Path, which: str) -> Deployed:
         raise UserError(f"{folder}: has no checkpoints yet; let it train first")
     with Checkpoints(checkpoints, read_only=True) as opened:
         step = opened.resolve(which)
+        learned = opened.meta(step).get("learned", DEPLOYED)
     return Deployed(
         config=config,
-        players=tuple(p for p in state.players_in_use(config) if p in DEPLOYED),
+        players=tuple(p for p in state.players_in_use(config) if p in DEPLOYED and p in learned),
         description=description,
         windows=windows,
         provenance={

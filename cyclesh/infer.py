@@ -110,7 +110,7 @@ def completed(task: Task, model: Deployed) -> Task:
             raise UserError(f"{flag}={name}: {model.name} knows {' and '.join(known)}")
     player, kind = ("gen", "generators") if task.to else ("seg", "segmentors")
     if not model.has(player):
-        raise UserError(f"{model.name}: is a {model.config.method} run and has no {kind}")
+        raise UserError(f"{model.name}: is a {model.config.method} run and has no trained {kind}")
     modality = model.other_modality(task.to) if task.to else task.modality
     if task.modality not in ("", modality):
         raise UserError(f"--modality={task.modality}: what becomes {task.to} here is {modality}")

@@ -24,7 +24,7 @@ from cyclesh.runtime.progress import Progress
 from cyclesh.runtime.sharding import depth_mesh, jit_spread, on_one_device
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.settings import STOP_METRICS
-from cyclesh.state import Phase, TrainState
+from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import make_step, make_weights
 from cyclesh.workdir import CHECKPOINTS
 
@@ -105,7 +105,12 @@ def loop(
             out.log.write(row)
             out.progress.logged(row)
         if saves:
-            meta = {"step": step, "store": run.store.sha256, "skipped": out.skips.count}
+            meta = {
+                "step": step,
+                "store": run.store.sha256,
+                "skipped": out.skips.count,
+                "learned": [name for name in Players._fields if run.has_learned(name, step)],
+            }
             out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
         if step >= run.total_steps or stalled(run, out.log.rows):
             break

@@ -92,7 +92,7 @@ def threshold_segmentor(tree: dict) -> dict:
     return zero
 
 
-def write_workdir(folder: Path, method: str = "joint") -> Path:
+def write_workdir(folder: Path, method: str = "joint", **meta) -> Path:
     """What training leaves of a run: the segmentors know CT by its values; generators at random."""
     config = tiny_config(method)
     config.model.seg_leak = 0.0  # the segmentors are written by hand, of relu(x) and relu(-x)
@@ -105,7 +105,7 @@ def write_workdir(folder: Path, method: str = "joint") -> Path:
     used = {name: trees[name] for name in trees if name in state.players_in_use(config)}
     folder.mkdir(parents=True)
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(STEP, jax.tree.map(jnp.asarray, used), {"step": STEP}, 0.5)
+        checkpoints.save(STEP, jax.tree.map(jnp.asarray, used), {"step": STEP, **meta}, 0.5)
     (folder / "config.json").write_text(json.dumps(settings.to_json(config)))
     data = {
         "description": BALLS.to_json(),

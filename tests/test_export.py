@@ -128,8 +128,15 @@ def test_a_run_of_segmentors_exports_segmentors(tmp_path):
     assert model.has("seg") and not model.has("gen")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "--mode=segment" in card and "--mode=translate" not in card
-    with pytest.raises(UserError, match="is a baseline run and has no generators"):
+    with pytest.raises(UserError, match="is a baseline run and has no trained generators"):
         infer.completed(Task(to="mr"), model)
+
+
+def test_networks_that_no_step_has_trained_are_not_exported(tmp_path):
+    """A cap on the steps may end a run before its generators' turn."""
+    export(write_workdir(tmp_path / "run", learned=["seg"]), tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert model.has("seg") and not model.has("gen")
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)

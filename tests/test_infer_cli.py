@@ -340,7 +340,7 @@ def test_a_run_without_segmentors_translates_about_the_middle(tmp_path, capfd):
         capfd, "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={scan}",
         f"--output={tmp_path / 'labels.nii.gz'}",
     )  # fmt: skip
-    assert done.status == 2 and "is a gan run and has no segmentors" in done.err
+    assert done.status == 2 and "is a gan run and has no trained segmentors" in done.err
 
 
 def test_a_run_without_generators_segments(tmp_path, capfd):

@@ -105,6 +105,8 @@ def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_p
     assert len([row for row in rows if "val/seg_loss" in row]) == 3
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["checkpoint"]["last_step"] == rows[-1]["step"]
+    with Checkpoints(tmp_path / "run" / CHECKPOINTS, read_only=True) as checkpoints:
+        assert checkpoints.meta(rows[-1]["step"])["learned"] == ["seg"]
     assert rows[-1]["epoch"] == 3
     pictures = {tag for tag in shown(tmp_path / "run") if tag.startswith("slices/")}
     assert pictures == {"slices/ct_3", "slices/mr_3"}  # a baseline has no generators
