@@ -264,7 +264,10 @@ COMPARED_BEYOND = (("flood", "ours_flooded - ours", "ada_flooded - ada"),)
 
 
 def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
-    """Every pair of COMPARED cells that stand beside each other (same modality, measure, x)."""
+    """Every pair of COMPARED cells that stand beside each other (same modality, measure, x).
+
+    Then the differences between them that COMPARED_BEYOND names.
+    """
     by_key = {(c.output, c.method, c.modality, c.measure, c.x): c for c in cells}
     found = []
     for output, better, worse, primary in COMPARED:
