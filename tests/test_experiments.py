@@ -198,6 +198,9 @@ def test_a_page_that_lacks_seeds_says_so_before_its_verdicts(tmp_path):
     records.record_path(tmp_path, "all-shifted-sc-s1").unlink()
     experiments.write_output(tmp_path, "displacement")
     assert "complete: `no_sc` 2, `sc` 1." in (tmp_path / "displacement.md").read_text()
+    records.record_path(tmp_path, "mr0.14-ours-s0").unlink()
+    experiments.write_output(tmp_path, "figure6")  # of one seed
+    assert "Not all of its trials have finished" in (tmp_path / "figure6.md").read_text()
 
 
 def test_means_beside_each_other_are_over_the_same_seeds(tmp_path):

@@ -149,6 +149,8 @@ def missing_seeds(plan: Plan, output: str, found: Mapping) -> str:
         return ""
     counts = ", ".join(f"`{method}` {sum(own.values())}" for method, own in seeds.items())
     planned = max(map(len, seeds.values()))
+    if planned == 1:  # pictures
+        return "**Not all of its trials have finished.**"
     return (
         f"**Not all of the plan's {planned} seeds are in.** So far, complete: {counts}. Means "
         "beside each other are over the seeds that their methods share; the last column says how "
