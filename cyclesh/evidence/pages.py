@@ -7,9 +7,9 @@ from cyclesh.evidence.records import FINISHED, RUNS
 from cyclesh.evidence.tables import (
     beside,
     finished,
-    gap_ratios,
     generator_rows,
     is_done,
+    ratio_rows,
     reference_rows,
     shared_seeds,
     translation_rows,
@@ -125,7 +125,7 @@ def page(
     if compared:
         blocks.append(difference_table(compared))
     if output == "figure8":
-        blocks.append(ratio_table(compared))
+        blocks.append(ratio_table(ratio_rows(plan, found)))
     if output == "table2":
         rows = generator_rows(plan, output, found)
         blocks += [GENERATORS, *s_score_table(plan, output, rows, found), budget_table(plan)]
@@ -256,7 +256,7 @@ def difference_table(compared: list[tuple]) -> str:
     return f"{markdown_table(header, lines)}\n\n{note}"
 
 
-def ratio_table(compared: list[tuple]) -> str:
+def ratio_table(rows: list[dict]) -> str:
     """(Ours - ADA) / (R+R - ADA), marked where the denominator may not be above zero."""
     lines = [
         [
@@ -265,11 +265,12 @@ def ratio_table(compared: list[tuple]) -> str:
             number(row["real_minus_ada"], sign=True),
             number(row["ratio"]) + (" (*)" if row["denominator_not_above_zero"] else ""),
         ]
-        for row in gap_ratios(compared)
+        for row in rows
     ]
     note = (
         "(*) the interval of the denominator is not wholly above zero (or there is none): it is "
-        "not shown that real volumes are ahead of ADA, and the ratio means nothing."
+        "not shown that real volumes are ahead of ADA, and the ratio means nothing. Both "
+        "differences are over the seeds that all three methods have."
     )
     return f"{markdown_table(['x', 'ours - ada', 'real - ada', 'ratio'], lines)}\n\n{note}"
 

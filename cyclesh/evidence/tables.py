@@ -226,8 +226,18 @@ def difference_row(comparison: Comparison, value: Difference) -> dict:
     }
 
 
+def ratio_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
+    """`gap_ratios` of Figure 8, both differences over the seeds that all three methods share."""
+    paired = {}
+    for methods in beside(plan, "figure8").values():
+        seeds = shared_seeds(plan, methods, found)
+        for method, names in methods.items():
+            paired |= {n: found[n] for n in names if plan.trials[n].seed in seeds[method]}
+    return gap_ratios(differences(plan, "figure8", paired))
+
+
 def gap_ratios(compared: list[tuple]) -> list[dict]:
-    """Figure 8: which part of the gap between ADA and real data ours closes, at each x."""
+    """Which part of the gap between ADA and real data ours closes, at each x."""
     by_name = {(comparison.name, comparison.better.x): value for comparison, value in compared}
     rows = []
     for (name, x), gap in by_name.items():

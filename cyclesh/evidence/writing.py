@@ -28,7 +28,7 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
     if output == "table1" and (alike := tables.translation_rows(plan, output, found)):
         written["table1_translation.csv"] = to_csv(tables.TRANSLATION_COLUMNS, alike)
     if output == "figure8":
-        written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.gap_ratios(compared))
+        written["figure8_ratio.csv"] = to_csv(tables.RATIO_COLUMNS, tables.ratio_rows(plan, found))
     lost = figures.without_networks(plan, output, workdir)
     pictures = [] if lost else figures.draw(plan, output, workdir, rows, found)
     for path in figures.pictures(output, workdir) if not pictures else ():
