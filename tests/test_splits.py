@@ -65,7 +65,7 @@ def test_given_split_is_obeyed_by_case_or_subject():
     ("given", "says"),
     [
         ({"train": ["ct_1"]}, "ct_3 is in none"),
-        ({"train": ["ct_1", "ct_9"], "test": ["ct_3"]}, "no case 'ct_9'"),
+        ({"train": ["ct_1", "ct_9"], "test": ["ct_3"]}, "no case 'ct_9'; there are ct_1, ct_2"),
         ({"train": ["ct_1", "ct_3"], "test": ["ct_2"]}, "p1.* is in train and in test"),
     ],
 )

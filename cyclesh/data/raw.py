@@ -8,7 +8,7 @@ e.g. ct):
     paired/M_of_CASE_image.nii.gz + ..._label.nii.gz              a true volume of CASE's anatomy
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,12 @@ def cases_by_name(
     return cases, clashes
 
 
+def no_case(name: str, known: Collection[str]) -> str:
+    """That there is none of this id, and what some that exist are called."""
+    some = ", ".join(sorted(known)[:3]) + (" ..." if len(known) > 3 else "")
+    return f"there is no case {name!r}; there are {some}"
+
+
 def with_roster(cases: Mapping[str, Case], root: Path) -> list[Case]:
     """The cases with dataset.json's subjects and pairs, sorted by id. Raises UserError."""
     dataset = read_dataset_json(root)
@@ -89,9 +95,7 @@ def with_roster(cases: Mapping[str, Case], root: Path) -> list[Case]:
     for key, names in (("subjects", subjects), ("paired", {**paired, **_flipped(paired)})):
         unknown = sorted(name for name in names if name not in cases)
         if unknown:
-            known = ", ".join(sorted(cases)[:3]) + (" ..." if len(cases) > 3 else "")
-            missing = f"there is no case {unknown[0]!r}; there are {known}"
-            raise UserError(f"{root / 'dataset.json'}: {key}: {missing}")
+            raise UserError(f"{root / 'dataset.json'}: {key}: {no_case(unknown[0], cases)}")
     result = []
     for case in cases.values():
         pair_of = paired.get(case.id, case.pair_of)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cyclesh.data.description import SPLITS
-from cyclesh.data.raw import PAIRED, Case
+from cyclesh.data.raw import PAIRED, Case, no_case
 from cyclesh.errors import UserError
 
 FRACTIONS = (0.4, 0.1, 0.5)  # train, val, test: half for test, as in the paper
@@ -53,7 +53,7 @@ def _given_split(cases: list[Case], given: Mapping[str, list[str]]) -> dict[str,
     for split in SPLITS:
         for name in given.get(split, ()):
             if name not in subject_of:
-                raise UserError(f"dataset.json: split.{split}: there is no case {name!r}")
+                raise UserError(f"dataset.json: split.{split}: {no_case(name, subject_of)}")
             subject = subject_of[name]
             if by_subject.setdefault(subject, split) != split:
                 raise UserError(
