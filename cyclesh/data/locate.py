@@ -24,16 +24,17 @@ from cyclesh.errors import UserError
 
 def open_store(config, progress: bool = True) -> Store:
     """The store that a config trains on: made first, if need be, under the cache folder."""
-    data, (_, description) = config.data, foresee(config)
-    if not data.path:
-        return _prepared(phantom_folder(config, progress), config, description, progress)
-    path = Path(data.path)
-    return _ready_made(data) if is_store(path) else _prepared(path, config, description, progress)
+    path = config.data.path
+    if path and is_store(path):
+        return _ready_made(config)
+    _, description = foresee(config)
+    raw = Path(path) if path else phantom_folder(config, progress)
+    return _prepared(raw, config, description, progress)
 
 
-def _ready_made(data) -> Store:
-    """The store at `data.path`, if it has the grid that was asked for."""
-    store = Store.open(Path(data.path))
+def _ready_made(config) -> Store:
+    """The store at `data.path`, if it has the grid that was asked for and networks can use."""
+    data, store = config.data, Store.open(Path(config.data.path))
     for field in data.override:
         wanted, found = tuple(data[field]), getattr(store.description, field)
         if wanted != found:
@@ -41,6 +42,7 @@ def _ready_made(data) -> Store:
                 f"data={data.path}: this store has {field} {found}, the config asks for {wanted}; "
                 "leave it out, or prepare the raw folder anew"
             )
+    require_levels(store.description.shape, config.model.depth, f"the store {data.path}: shape")
     return store
 
 
@@ -50,10 +52,10 @@ def foresee(config) -> tuple[str, Description]:
     Raises UserError where there are none, or not what the config asks for or its networks can use.
     """
     data, path = config.data, Path(config.data.path)
+    if data.path and is_store(path):
+        return f"the store {path}", _ready_made(config).description
     if not data.path:
         where, description = "the embedded phantom", _phantom_description(config)
-    elif is_store(path):
-        where, description = f"the store {path}", _ready_made(data).description
     elif path.is_dir():
         where = f"the raw folder {path}, to be verified and prepared"
         description = _description(path, data)
@@ -76,7 +78,7 @@ def survey(config) -> tuple[Description, Counter]:
         split = dataset_json(_phantom_spec(config))["split"]
         roster = {(case.partition("_")[0], name, case) for name in split for case in split[name]}
     elif is_store(data.path):
-        roster = {(v.modality, v.split, v.subject) for v in _ready_made(data).volumes}
+        roster = {(v.modality, v.split, v.subject) for v in _ready_made(config).volumes}
     else:
         cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)
