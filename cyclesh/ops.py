@@ -14,10 +14,11 @@ two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enla
 
 import math
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 LOWERINGS = ("auto", "plain", "native", "folded")
@@ -52,22 +53,35 @@ def _conv_folded(parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: in
     where there are too many of them.
     """
     taps = kernel.shape[0]
-    padded = [jnp.pad(p, ((0, 0), (pad_z, pad_z), (0, 0), (0, 0), (0, 0))) for p in parts]
-    batch, depth, height, width, _ = padded[0].shape
-    depth = (depth - taps) // stride + 1
-    kernel = jnp.concatenate(list(kernel), axis=2)  # (y, x, taps * in, out)
+    batch, size, height, width, _ = parts[0].shape
+    depth = (size + 2 * pad_z - taps) // stride + 1
+    # Transposed, not taken apart and joined: the gradient of that is a sum of three arrays.
+    kernel = kernel.transpose(1, 2, 0, 3, 4)
+    kernel = kernel.reshape(*kernel.shape[:2], -1, kernel.shape[-1])  # (y, x, taps * in, out)
 
     def slab(first: int, end: int) -> Array:
-        at = [slice(t + first * stride, t + (end - 1) * stride + 1, stride) for t in range(taps)]
-        # Concatenating [tap][part] in one go also spares the copy of the skip connection.
-        x = jnp.concatenate([p[:, z] for z in at for p in padded], -1)
-        y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, stride, [(pad, pad)] * 2)
+        # Concatenating [tap][part] in one go also spares the copy of the skip connection. Slices
+        # are rows of the batch before that, so that both passes need one and the same array.
+        starts = [tap - pad_z + first * stride for tap in range(taps)]
+        rows = [_every(p, z, end - first, stride) for z in starts for p in parts]
+        x = jnp.concatenate([row.reshape(-1, *row.shape[2:]) for row in rows], -1)
+        y = _conv2d(x, kernel, stride, [(pad, pad)] * 2)
         return y.reshape(batch, end - first, *y.shape[1:])
 
     work = batch * depth * height * width * math.prod(kernel.shape[2:]) / (taps * stride**2)
     count = min(depth, math.ceil(batch * depth / SLAB_SLICES)) if work > SLAB_WORK else 1
     ends = [depth * n // count for n in range(count + 1)]
     return jnp.concatenate([slab(*at) for at in pairwise(ends)], 1)
+
+
+def _every(x: Array, start: int, count: int, stride: int) -> Array:
+    """``count`` slices along z, every ``stride``-th from ``start``; those outside are zeros.
+
+    Padded tap by tap: a volume padded once for all taps would be one array more to write.
+    """
+    stop = start + (count - 1) * stride + 1
+    width = [(0, 0, 0), (-start, stop - x.shape[1], 0), *[(0, 0, 0)] * 3]
+    return lax.pad(x, jnp.zeros((), x.dtype), width)[:, ::stride]
 
 
 def conv3d(
@@ -98,18 +112,23 @@ def conv3d(
     return _conv_folded(parts, kernel, stride, pad_z, pad)
 
 
-def _phase_kernels(kernel: Array) -> Array:
-    """(3, 3, 3, in, out) -> (2, 2, 2, in, 8 * out): one 2x2x2 kernel for each output phase.
+def _phase_taps() -> np.ndarray:
+    """(8 taps, 8 phases, 27 taps): which taps of 3x3x3 each tap of an output phase's 2x2x2 sums.
 
-    Under a nearest-neighbour enlargement by two, an even output voxel reads (left, own, own) of
-    the small grid and an odd one (own, own, right), so two taps do, along each axis.
+    Under a nearest-neighbour enlargement by two, an odd output voxel reads (own, own, right) of the
+    small grid and an even one (left, own, own), so two taps do, along each axis.
     """
-    for axis in range(3):
-        left, own, right = jnp.split(kernel, 3, axis)
-        even = jnp.concatenate([left, own + right], axis)
-        odd = jnp.concatenate([left + own, right], axis)
-        kernel = jnp.stack([even, odd], -2)  # the phases gather in (z, y, x) order before `out`
-    return kernel.reshape(*kernel.shape[:4], -1)
+    odd, even = [[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]
+    axis = np.stack([odd, even], 1)  # (2 taps, 2 phases, 3 taps)
+    return np.kron(np.kron(axis, axis), axis)
+
+
+def _phase_kernels(kernel: Array) -> Array:
+    """(3, 3, 3, in, out) -> (2, 2, 2, in, 8 * out): one 2x2x2 kernel for each output phase."""
+    taps = jnp.asarray(_phase_taps(), kernel.dtype)
+    kernel = kernel.reshape(27, *kernel.shape[3:])
+    phased = jnp.einsum("tpk,kio->tipo", taps, kernel, precision="highest")
+    return phased.reshape(2, 2, 2, kernel.shape[1], -1)
 
 
 def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool = True) -> Array:
@@ -141,14 +160,11 @@ def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool =
         # input, XLA swaps the two in the weight gradient and falls to a 20 times slower kernel.
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
         y = _conv_folded((x,), phased, 1, pad_z, 0)
-    # Split, not indexed: its gradient is one array, that of eight indices a sum of eight.
-    y = lax.split(y, [out] * 8, axis=4)
-    corners = product(range(2), repeat=3)
-    phases = [
-        y[:, p : p + d, q : q + h, r : r + w] for y, (p, q, r) in zip(y, corners, strict=True)
-    ]
-    phases = jnp.stack(phases, axis=4).reshape(b, d, h, w, 2, 2, 2, out)
-    return phases.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, 2 * d, 2 * h, 2 * w, out)
+    # Interleaved, odd voxels first, they are 2 (n + 1) an axis: the wanted 2 n are within. (Taken
+    # apart and joined they would be eight arrays more, and eight for the gradient.)
+    y = y.reshape(b, d + 1, h + 1, w + 1, 2, 2, 2, out).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    y = y.reshape(b, 2 * d + 2, 2 * h + 2, 2 * w + 2, out)
+    return y[:, 1:-1, 1:-1, 1:-1]
 
 
 def max_pool(x: Array) -> Array:

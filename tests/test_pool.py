@@ -1,5 +1,7 @@
 """The history pool's law, followed push by push on volumes of one voxel that name themselves."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,3 +101,16 @@ def test_volumes_are_kept_whole_and_returned_in_their_own_dtype():
     traded = [bool((volume == first).all()) for volume in returned]
     assert [bool((volume == second).all()) for volume in returned] == [not t for t in traded]
     assert 0 < sum(traded) < 8
+
+
+def test_a_step_overwrites_a_volume_and_copies_no_pool():
+    def step(pool, fresh, key):
+        pool, out = push_and_sample(pool, fresh, key)
+        return pool, jnp.pad(jnp.tanh(out), ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+
+    pool = make_pool(50, 1, (8, 8, 8), "float32")
+    jitted = jax.jit(step, donate_argnums=0)
+    program = jitted.lower(pool, pool.volumes[:, 0], jax.random.key(0)).compile().as_text()
+    entry = program[program.index("ENTRY") :]
+    assert "f32[1,50,8,8,8,1]" in entry
+    assert not re.search(r"= f32\[1,50,8,8,8,1\]\S* copy\(", entry)

@@ -4,11 +4,12 @@ A pool is a pytree and its update is pure, so it lives inside the jitted step an
 Each slot of the batch has a pool of its own: nothing crosses devices when the batch is sharded.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 class Pool(NamedTuple):
@@ -34,15 +35,14 @@ def push_and_sample(pool: Pool, fresh: Array, key: Array) -> tuple[Pool, Array]:
     batch, capacity = pool.volumes.shape[:2]
     swap_key, slot_key = jax.random.split(key)
     filling = pool.count < capacity
-    swap = jax.random.bernoulli(swap_key, 0.5, (batch,))
+    swap = jax.random.bernoulli(swap_key, 0.5, (batch, 1, 1, 1, 1))
     slot = jnp.where(filling, pool.count, jax.random.randint(slot_key, (batch,), 0, capacity))
-
-    def exchange(volumes, new, slot, swap):
-        stored = jax.lax.dynamic_index_in_dim(volumes, slot, keepdims=False)
-        new = new.astype(volumes.dtype)
-        out = jnp.where(filling | ~swap, new, stored)
-        kept = jnp.where(filling | swap, new, stored)
-        return jax.lax.dynamic_update_index_in_dim(volumes, kept, slot, 0), out
-
-    volumes, out = jax.vmap(exchange)(pool.volumes, fresh, slot, swap)
+    read = jax.vmap(partial(lax.dynamic_index_in_dim, keepdims=False))
+    write = jax.vmap(partial(lax.dynamic_update_index_in_dim, axis=0))
+    new = fresh.astype(pool.volumes.dtype)
+    # As a branch, the volume is read once, and before another takes its place. Else the compiler
+    # reads it again wherever it is used, from a copy of the whole pool that it makes each step.
+    stored = lax.cond(pool.count > 0, read, lambda *_: jnp.zeros_like(new), pool.volumes, slot)
+    out = jnp.where(filling | ~swap, new, stored)
+    volumes = write(pool.volumes, jnp.where(filling | swap, new, stored), slot)
     return Pool(volumes, jnp.minimum(pool.count + 1, capacity)), out.astype(fresh.dtype)
