@@ -13,7 +13,7 @@ two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enla
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import jax
@@ -53,35 +53,52 @@ def _conv_folded(parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: in
     where there are too many of them.
     """
     taps = kernel.shape[0]
-    batch, size, height, width, _ = parts[0].shape
-    depth = (size + 2 * pad_z - taps) // stride + 1
+    batch, depth, height, width, _ = parts[0].shape
+    depth = (depth + 2 * pad_z - taps) // stride + 1
     # Transposed, not taken apart and joined: the gradient of that is a sum of three arrays.
     kernel = kernel.transpose(1, 2, 0, 3, 4)
     kernel = kernel.reshape(*kernel.shape[:2], -1, kernel.shape[-1])  # (y, x, taps * in, out)
 
-    def slab(first: int, end: int) -> Array:
-        # Concatenating [tap][part] in one go also spares the copy of the skip connection. Slices
-        # are rows of the batch before that, so that both passes need one and the same array.
-        starts = [tap - pad_z + first * stride for tap in range(taps)]
-        rows = [_every(p, z, end - first, stride) for z in starts for p in parts]
-        x = jnp.concatenate([row.reshape(-1, *row.shape[2:]) for row in rows], -1)
-        y = _conv2d(x, kernel, stride, [(pad, pad)] * 2)
-        return y.reshape(batch, end - first, *y.shape[1:])
+    def convolve(folded: Array) -> Array:
+        y = _conv2d(folded, kernel, stride, [(pad, pad)] * 2)
+        return y.reshape(batch, -1, *y.shape[1:])
 
     work = batch * depth * height * width * math.prod(kernel.shape[2:]) / (taps * stride**2)
     count = min(depth, math.ceil(batch * depth / SLAB_SLICES)) if work > SLAB_WORK else 1
+    if count == 1:
+        return convolve(_fold(parts, taps, depth, stride, pad_z))
+    padded = [jnp.pad(p, ((0, 0), (pad_z, pad_z), (0, 0), (0, 0), (0, 0))) for p in parts]
     ends = [depth * n // count for n in range(count + 1)]
-    return jnp.concatenate([slab(*at) for at in pairwise(ends)], 1)
+    slabs = (_fold_again(padded, taps, *at, stride) for at in pairwise(ends))
+    return jnp.concatenate([convolve(slab) for slab in slabs], 1)
 
 
-def _every(x: Array, start: int, count: int, stride: int) -> Array:
-    """``count`` slices along z, every ``stride``-th from ``start``; those outside are zeros.
+def _fold(parts: Sequence[Array], taps: int, depth: int, stride: int, pad_z: int) -> Array:
+    """(b, z, y, x, in) parts -> (b * depth, y, x, taps * in): slices with their depth neighbours.
 
-    Padded tap by tap: a volume padded once for all taps would be one array more to write.
+    Padded tap by tap, and rows of slices before they are joined: the least to write for XLA, which
+    keeps the one array for the weight gradient. Concatenating [tap][part] in one go also spares the
+    copy of the skip connection.
     """
-    stop = start + (count - 1) * stride + 1
-    width = [(0, 0, 0), (-start, stop - x.shape[1], 0), *[(0, 0, 0)] * 3]
-    return lax.pad(x, jnp.zeros((), x.dtype), width)[:, ::stride]
+
+    def seen_by(tap: int, part: Array) -> Array:
+        first, last = tap - pad_z, tap - pad_z + (depth - 1) * stride
+        around = [(0, 0, 0), (-first, last + 1 - part.shape[1], 0), *[(0, 0, 0)] * 3]
+        slices = lax.pad(part, jnp.zeros((), part.dtype), around)[:, ::stride]
+        return slices.reshape(-1, *slices.shape[2:])
+
+    return jnp.concatenate([seen_by(tap, part) for tap in range(taps) for part in parts], -1)
+
+
+def _fold_again(padded: Sequence[Array], taps: int, first: int, end: int, stride: int) -> Array:
+    """The same of the slices ``first`` to ``end`` of padded parts, for a third of the memory.
+
+    Joined before they are rows, slices are another array to XLA in the weight gradient. So it folds
+    them again there, and what it keeps from the forward pass are the parts.
+    """
+    at = [slice(tap + first * stride, tap + (end - 1) * stride + 1, stride) for tap in range(taps)]
+    folded = jnp.concatenate([part[:, slices] for slices in at for part in padded], -1)
+    return folded.reshape(-1, *folded.shape[2:])
 
 
 def conv3d(

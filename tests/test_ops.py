@@ -1,5 +1,6 @@
 """Every lowering against numpy written from the definition: values and both gradients."""
 
+import math
 from functools import partial
 from itertools import product
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cyclesh import ops
+from cyclesh.runtime.devices import jit_step
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
@@ -145,6 +147,25 @@ def test_a_large_folded_convolution_is_done_in_slabs(shape, out, slabs):
     assert len(slices) == slabs
     assert sum(slices) == shape[0] * shape[1]
     assert slabs == 1 or max(slices) <= ops.SLAB_SLICES
+
+
+def test_slabs_are_folded_again_for_the_weight_gradient_instead_of_kept(monkeypatch):
+    def held() -> int:
+        """Bytes of the gradient of six convolutions one after another, without its arguments."""
+
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = jax.nn.relu(ops.conv3d(x, kernel, lowering="folded"))
+            return x.sum()
+
+        step = jit_step(jax.grad(loss), save_memory=True)
+        kernels = jax.ShapeDtypeStruct((6, 3, 3, 3, 12, 12), jnp.float32)
+        volume = jax.ShapeDtypeStruct((1, 32, 64, 64, 12), jnp.float32)
+        return step.lower(kernels, volume).compile().memory_analysis().temp_size_in_bytes
+
+    in_slabs = held()
+    monkeypatch.setattr(ops, "SLAB_WORK", math.inf)
+    assert in_slabs < 0.8 * held()
 
 
 def test_max_pool_equals_flax_and_so_does_its_gradient():
