@@ -20,7 +20,7 @@ from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
 from cyclesh.runtime import sharding
-from cyclesh.runtime.devices import compile_step, no_compilation_cache
+from cyclesh.runtime.devices import compile_step, no_compilation_cache, run_inline
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -143,6 +143,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     volume through a trained network, a translation and a segmentation; data_wait_s is what a step
     waits for its volumes.
     """
+    run_inline()
     work = make_workload(config)
     batch = jax.device_put(next(work.batches()))
     gflop = plain_gflop(config, batch)

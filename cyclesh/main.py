@@ -357,11 +357,8 @@ def keep_memory() -> None:
     """Start this program again with memory that is kept, which glibc only offers at start-up.
 
     Volumes are large and short-lived: on a CPU a sixth of a training step, and a third at the
-    paper's size, goes into fetching the same pages again. A setting of the user's own stays, and
-    so does one of how JAX dispatches to a CPU: by default a step begins, and takes its memory,
-    before the one before it has given its own back.
+    paper's size, goes into fetching the same pages again. A setting of the user's own stays.
     """
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         tunables = (f"glibc.malloc.{setting}" for setting in MEMORY.split())
         os.environ["GLIBC_TUNABLES"] = ":".join(tunables)

@@ -28,7 +28,7 @@ from cyclesh.run import (
     real_subjects,
     record_data,
 )
-from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.devices import run_inline, use_compilation_cache
 from cyclesh.runtime.distributed import from_first, is_first
 from cyclesh.workdir import read_config
 
@@ -44,6 +44,7 @@ def train(
     """
     begin = time.time()
     settings.validate(config)
+    run_inline()
     use_compilation_cache(cache_folder("compiled"))
     workdir = Path(workdir)
     check_workdir(config, workdir)

@@ -64,6 +64,19 @@ print(float(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 3))).sum()))
 """
 
 
+def test_programs_of_a_cpu_run_inline():
+    program = """
+import jax, jax.numpy as jnp
+from cyclesh.runtime.devices import run_inline
+run_inline()
+product = jax.jit(lambda x: x @ x @ x @ x)
+x = jnp.ones((1000, 1000))
+print(all(product(x).is_ready() for _ in range(5)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_a_compiled_program_that_was_cut_short_costs_only_its_compilation(tmp_path, share):
     def run() -> float:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from processes import Group, virtual_devices
 from tiny_runs import CLASSES, SHAPE, build, quick_jit, random_volumes, tiny_config
 from tiny_store import EACH_STEP, run_words, write_store
-from workdirs import arrays_of, require_same_but_for_rounding, without_times
+from workdirs import require_same_but_for_rounding
 
 from cyclesh import halo, ops, state
 from cyclesh.domains import DOMAINS
@@ -262,18 +262,3 @@ def test_a_stopped_run_goes_on_with_other_devices_and_ends_as_on_one(
         kept = read_rows(run)
         assert (len(kept) < 4) == stopped
     require_same_but_for_rounding(run, expected, 4)
-
-
-@pytest.mark.slow
-def test_steps_that_begin_before_the_last_has_ended_give_the_same_bits(tmp_path, straight):
-    """The program has the steps of a CPU wait for one another; of several devices, too."""
-    runs = {"as it is": {}, "at once": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "true"}}
-    for name, env in runs.items():
-        own = [virtual_devices(2) | env]
-        (status, _, err), *_ = Group(tmp_path / name, 1, *straight[0], DEPTH, env=own).wait()
-        assert status == 0, err
-    rows, expected = (without_times(read_rows(tmp_path / name)) for name in runs)
-    assert rows == expected
-    arrays, expected = (arrays_of(tmp_path / name, 4) for name in runs)
-    assert arrays.keys() == expected.keys()
-    assert [name for name in arrays if not np.array_equal(arrays[name], expected[name])] == []

@@ -22,6 +22,15 @@ def use_compilation_cache(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def run_inline() -> None:
+    """Have a CPU's programs run by the thread that calls them; to be called before any has run.
+
+    By default JAX hands them to a thread of its own, and a training step begins, and takes its
+    memory, before the one before it has given its own back. Accelerators are not concerned.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # no variable of the environment is
+
+
 @contextmanager
 def no_compilation_cache() -> Iterator[None]:
     """Whatever is compiled meanwhile is compiled anew, and not kept."""
