@@ -1,15 +1,16 @@
 """3D convolution and its neighbours: one definition each, and the best lowering for the platform.
 
 Arrays are (batch, z, y, x, channel); kernels are (z, y, x, in, out). Every operation exists in
-three lowerings with the same mathematics, equal to rounding, gradients included:
+four lowerings with the same mathematics, equal to rounding, gradients included:
 
     plain    the definition, one 3D convolution of XLA a layer: the yardstick of `bench`.
     native   one 3D convolution of XLA: right for GPU and TPU.
     folded   the depth taps become channels of a 2D convolution over slices: XLA has no good 3D
              convolution for CPUs, but a good 2D one. Three to eight times faster there.
+    refolded the same, for `compute.save_memory`: what was folded is not kept for the gradient.
 
-The convolution that follows a nearest-neighbour upsampling is done on the small grid in the last
-two (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
+The convolution that follows a nearest-neighbour upsampling is done on the small grid in all but
+the first (`upsample_conv3d`), which takes 3.4 times fewer multiplications and no enlarged copy.
 """
 
 import math
@@ -26,11 +27,14 @@ SLAB_SLICES = 16  # of a folded convolution at once,
 SLAB_WORK = 10e6  # if it takes more multiplications than this for each tap of its kernel
 
 
-def resolve_lowering(lowering: str) -> str:
-    """``auto`` becomes ``folded`` on a CPU and ``native`` on any accelerator."""
+def resolve_lowering(lowering: str, save_memory: bool = False) -> str:
+    """``auto`` becomes ``folded`` on a CPU and ``native`` on any accelerator.
+
+    And ``folded`` becomes ``refolded`` where memory is to be saved.
+    """
     if lowering == "auto":
-        return "folded" if jax.default_backend() == "cpu" else "native"
-    return lowering
+        lowering = "folded" if jax.default_backend() == "cpu" else "native"
+    return "refolded" if save_memory and lowering == "folded" else lowering
 
 
 def _conv2d(x: Array, kernel: Array, stride: int, padding) -> Array:
@@ -45,12 +49,15 @@ def _conv3d_native(x: Array, kernel: Array, stride: int, padding) -> Array:
     )
 
 
-def _conv_folded(parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: int, pad: int):
+def _conv_folded(
+    parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: int, pad: int, keep: bool
+) -> Array:
     """The 3D convolution as a 2D one of slices that have their depth neighbours as channels.
 
     A large one is computed slab by slab, which changes nothing but the order of its weight
     gradient's sum: there XLA packs the slices as channels of one product, and at half the speed
-    where there are too many of them.
+    where there are too many of them. And it is folded again for that gradient; small ones are not
+    with ``keep``.
     """
     taps = kernel.shape[0]
     batch, depth, height, width, _ = parts[0].shape
@@ -65,7 +72,7 @@ def _conv_folded(parts: tuple[Array, ...], kernel: Array, stride: int, pad_z: in
 
     work = batch * depth * height * width * math.prod(kernel.shape[2:]) / (taps * stride**2)
     count = min(depth, math.ceil(batch * depth / SLAB_SLICES)) if work > SLAB_WORK else 1
-    if count == 1:
+    if keep and count == 1:
         return convolve(_fold(parts, taps, depth, stride, pad_z))
     padded = [jnp.pad(p, ((0, 0), (pad_z, pad_z), (0, 0), (0, 0), (0, 0))) for p in parts]
     ends = [depth * n // count for n in range(count + 1)]
@@ -116,7 +123,7 @@ def conv3d(
         channels (a long skip connection need not be copied together).
       kernel: (k, k, k, in, out), k odd.
       stride: 1 or 2, in all three directions; an axis of n voxels becomes ceil(n / stride).
-      lowering: "plain", "native" or "folded".
+      lowering: "plain", "native", "folded" or "refolded".
       pad_depth: False where ``x`` holds the slices past its faces already (`halo`).
     Returns: (b, ceil(z / stride), ceil(y / stride), ceil(x / stride), out).
     """
@@ -126,7 +133,7 @@ def conv3d(
     if lowering in ("plain", "native"):
         joined = jnp.concatenate(parts, -1)
         return _conv3d_native(joined, kernel, stride, [(pad_z, pad_z), (pad, pad), (pad, pad)])
-    return _conv_folded(parts, kernel, stride, pad_z, pad)
+    return _conv_folded(parts, kernel, stride, pad_z, pad, lowering == "folded")
 
 
 def _phase_taps() -> np.ndarray:
@@ -176,7 +183,7 @@ def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool =
         # Padded as an array: where the window (the gradient, h + 1 wide) exceeds the unpadded
         # input, XLA swaps the two in the weight gradient and falls to a 20 times slower kernel.
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        y = _conv_folded((x,), phased, 1, pad_z, 0)
+        y = _conv_folded((x,), phased, 1, pad_z, 0, lowering == "folded")
     # Interleaved, odd voxels first, they are 2 (n + 1) an axis: the wanted 2 n are within. (Taken
     # apart and joined they would be eight arrays more, and eight for the gradient.)
     y = y.reshape(b, d + 1, h + 1, w + 1, 2, 2, 2, out).transpose(0, 1, 4, 2, 5, 3, 6, 7)

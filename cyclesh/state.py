@@ -115,7 +115,7 @@ def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
     conv = partial(
         networks.Conv,
         dtype=compute.dtype,
-        lowering=ops.resolve_lowering(compute.lowering),
+        lowering=ops.resolve_lowering(compute.lowering, compute.save_memory),
         mesh=mesh,
     )
     common = {"filters": model.filters, "remat": compute.remat}

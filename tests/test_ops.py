@@ -15,7 +15,7 @@ from cyclesh.runtime.devices import jit_step
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
-LOWERINGS = ("plain", "native", "folded")
+LOWERINGS = ("plain", "native", "folded", "refolded")
 
 
 @pytest.fixture(params=[*LOWERINGS, "folded in slabs"])
@@ -246,7 +246,9 @@ def test_nothing_is_padded_where_it_fits():
 
 
 def test_auto_is_folded_on_cpu_and_native_elsewhere(monkeypatch):
-    assert [ops.resolve_lowering(name) for name in ("native", "folded")] == ["native", "folded"]
+    for name, saving in (("native", "native"), ("plain", "plain"), ("folded", "refolded")):
+        assert ops.resolve_lowering(name) == name
+        assert ops.resolve_lowering(name, save_memory=True) == saving
     for backend, lowering in (("cpu", "folded"), ("gpu", "native"), ("tpu", "native")):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert ops.resolve_lowering("auto") == lowering

@@ -188,6 +188,9 @@ def test_networks_are_what_the_config_says():
     for net in nets:
         assert net.conv(1).lowering == "folded"  # "auto" on a CPU
         assert net.conv(1).dtype == "float32"
+    config.compute.save_memory = True
+    nets = state.make_networks(config, classes=9)
+    assert {net.conv(1).lowering for net in nets} == {"refolded"}
     config.compute.lowering, config.compute.dtype = "native", "bfloat16"
     convs = [net.conv(1) for net in state.make_networks(config, classes=9)]
     assert {(conv.lowering, conv.dtype) for conv in convs} == {("native", "bfloat16")}
