@@ -28,7 +28,7 @@ from cyclesh.run import (
     real_subjects,
     record_data,
 )
-from cyclesh.runtime.devices import run_inline, use_compilation_cache
+from cyclesh.runtime.devices import set_up_training
 from cyclesh.runtime.distributed import from_first, is_first
 from cyclesh.workdir import read_config
 
@@ -44,8 +44,7 @@ def train(
     """
     begin = time.time()
     settings.validate(config)
-    run_inline()
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
     workdir = Path(workdir)
     check_workdir(config, workdir)
     quiet = quiet or not is_first()
@@ -105,7 +104,7 @@ def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) ->
     if split not in ("train", "val", "test"):
         raise UserError(f"--split={split}: use train, val or test")
     config = read_config(Path(workdir))
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
     run = build_run(config, Path(workdir), open_store(config, progress=not quiet))
     record_data(run)
     judge = get_judges(config, run.store, quiet) if translates(config) else None
@@ -117,7 +116,7 @@ def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False)
 
     Nothing is trained and no score is rewritten. Returns the report's path.
     """
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
 
     def scored(folder: Path, cases_of: str = "") -> Scored:
         config = read_config(folder)

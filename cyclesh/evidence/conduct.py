@@ -17,7 +17,7 @@ from cyclesh.evidence.records import RUNS, has_lost_networks, is_finished, unset
 from cyclesh.evidence.trials import config_of
 from cyclesh.results import CASES, git_revision, score_volumes, versions
 from cyclesh.run import build_run, claim_workdir, record_data
-from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.devices import set_up_training
 from cyclesh.scoring.cases import write_cases
 from cyclesh.workdir import read_config
 
@@ -62,7 +62,7 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
 def train_judge(config: ConfigDict, folder: Path, quiet: bool) -> dict:
     """The judges of a store and their own scores on its test split."""
     begin = time.time()
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
     store = open_store(config, progress=not quiet)
     trees = judges.get_judges(config, store, quiet)
     run = build_run(judges.judge_config(config), folder, store)

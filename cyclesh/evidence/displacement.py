@@ -35,7 +35,7 @@ from cyclesh.run import (
     load_tree,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.devices import run_inline, use_compilation_cache
+from cyclesh.runtime.devices import set_up_training
 from cyclesh.scoring.shift import phase_shift_mm, structures_shift_mm
 from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS
@@ -83,8 +83,7 @@ def train_displaced(
     Returns: the content of results.json, and the rows of `measure_all`.
     """
     begin = time.time()
-    run_inline()
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
     check_workdir(config, workdir)
     store = open_store(config, progress=not quiet)
     plain = build_run(config, workdir, store)

@@ -20,7 +20,7 @@ from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
-from cyclesh.runtime.devices import run_inline, use_compilation_cache
+from cyclesh.runtime.devices import set_up_training
 
 # Start, compiling, validating and scoring of a trial, until a finished one has told.
 FIRST_GUESS_S = 60.0
@@ -121,8 +121,7 @@ def in_child(function: Callable, *args):
 
 def measure_step_s(fields: dict) -> float:
     """The measurement, of a config as JSON: its step and the wait for its volumes."""
-    run_inline()
-    use_compilation_cache(cache_folder("compiled"))
+    set_up_training(cache_folder("compiled"))
     work = make_workload(settings.from_json(fields))
     step = work.jit_step()
     _, seconds = run_steps(step, work.state, work.loader.batches(), MEASURED_STEPS)

@@ -11,6 +11,12 @@ from jax.stages import Compiled
 from cyclesh.runtime import memory
 
 
+def set_up_training(folder: Path) -> None:
+    """JAX as whatever may train uses it, judges included: `use_compilation_cache`, `run_inline`."""
+    use_compilation_cache(folder)
+    run_inline()
+
+
 def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in ``folder``, shared by all runs, jobs and tests.
 
