@@ -64,6 +64,7 @@ class Workload:
         """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
         return jax.device_put(self._new_state(), self.state_shardings())
 
+    @cached_property
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
         return jax.eval_shape(self._new_state)
@@ -72,7 +73,7 @@ class Workload:
         """Where its arrays live; None where one device has them all."""
         if self.mesh is None:
             return None
-        return sharding.state_shardings(self.state_shapes(), self.mesh)
+        return sharding.state_shardings(self.state_shapes, self.mesh)
 
     def _new_state(self) -> TrainState:
         key = jax.random.key(self.config.seed)
@@ -150,7 +151,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
     with no_compilation_cache():
-        step = compile_step(work.jit_step(), work.state_shapes(), batch)
+        step = compile_step(work.jit_step(), work.state_shapes, batch)
     compile_s = time.perf_counter() - begin
     steps = config.steps or STEPS
     current, seconds = run_steps(step, work.state, repeat(batch), steps)
@@ -202,7 +203,7 @@ def plain_gflop(config: ConfigDict, batch: dict) -> float:
     plain.compute.lowering, plain.compute.remat = "plain", False
     plain.compute.data_devices = plain.compute.depth_devices = 1
     work = make_workload(plain)
-    return jax.jit(work.step()).lower(work.state_shapes(), batch).cost_analysis()["flops"] / 1e9
+    return jax.jit(work.step()).lower(work.state_shapes, batch).cost_analysis()["flops"] / 1e9
 
 
 def repeat(batch: dict) -> Iterator[dict]:

@@ -4,18 +4,17 @@ import math
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
-from cyclesh.domains import DOMAINS
 from cyclesh.run import check_workdir
 from cyclesh.runtime.devices import compile_step
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
+from cyclesh.step import batch_shapes
 from cyclesh.workdir import CONFIG
 
 
@@ -46,8 +45,8 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
       the fields to turn where it does not, in order.
     """
     work = make_workload(config, description)
-    batch = jax.eval_shape(lambda: _batch(work))
-    shapes = work.state_shapes()
+    batch = batch_shapes(config.batch, work.description.shape)
+    shapes = work.state_shapes
     compiled = compile_step(work.jit_step(), shapes, batch)
     memory = device_bytes(compiled.memory_analysis())
     if jax.default_backend() == "cpu":
@@ -75,12 +74,6 @@ def device_bytes(plan) -> int:
         + plan.temp_size_in_bytes
         - plan.alias_size_in_bytes
     )
-
-
-def _batch(work: Workload) -> dict:
-    size = (work.config.batch, *work.description.shape)
-    volumes = {d: (jnp.zeros((*size, 1)), jnp.zeros(size, jnp.uint8)) for d in DOMAINS}
-    return {"real": volumes, "source": volumes}
 
 
 def activation_bytes(work: Workload, name: str) -> int:

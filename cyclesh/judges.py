@@ -97,7 +97,7 @@ def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True
         folder.mkdir(exist_ok=True)
         run = build_run(judge, folder, store)
         if train:
-            fit(run, None, quiet, name="judges:")
+            fit(run, lambda: None, quiet, name="judges:")
         elif not has_finished(run):
             print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
             return None

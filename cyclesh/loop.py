@@ -12,20 +12,19 @@ import jax
 import numpy as np
 
 from cyclesh import evaluate
+from cyclesh.compiling import Steps
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.devices import compile_step
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
-from cyclesh.runtime.sharding import depth_mesh, jit_spread, on_one_device
+from cyclesh.runtime.sharding import on_one_device
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.settings import STOP_METRICS
 from cyclesh.state import Phase, Players, TrainState
-from cyclesh.step import make_step, make_weights
 from cyclesh.workdir import CHECKPOINTS
 
 
@@ -47,27 +46,39 @@ class Skips:
     count: int = 0
 
 
-def fit(run: Run, judge: dict | None, quiet: bool, verbose: bool = False, name: str = "") -> int:
-    """Train from the newest checkpoint, or from the start, to the end; returns the last step."""
+def fit(
+    run: Run,
+    get_judge: Callable[[], dict | None],
+    quiet: bool,
+    verbose: bool = False,
+    name: str = "",
+) -> int:
+    """Train from the newest checkpoint, or from the start, to the end; returns the last step.
+
+    get_judge: gives the judges of the S-score, or None; not asked where nothing is left to do.
+    """
     keep = run.config.log.keep_every_steps
     with Checkpoints(run.workdir / CHECKPOINTS, keep) as checkpoints:
-        current, step = first_state(run, checkpoints)
+        make_state, step = first_state(run, checkpoints)
         if step >= run.total_steps or stalled(run, read_rows(run.workdir, step)):
             return step
         skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
-        with (
-            RunLog(run.workdir, step, writes=is_first()) as log,
-            Progress(run.stretches, step, quiet, verbose, name) as progress,
-            stop_signals() as stopping,
-        ):
-            out = Outputs(
-                checkpoints, log, progress, Skips(run.config.optim.skip_nonfinite, skipped)
-            )
-            return loop(run, current, step, out, judge, stopping)
+        with Steps(run, run.phase_at(step)) as steps:
+            judge, current = get_judge(), make_state()
+            with (
+                RunLog(run.workdir, step, writes=is_first()) as log,
+                Progress(run.stretches, step, quiet, verbose, name) as progress,
+                stop_signals() as stopping,
+            ):
+                out = Outputs(
+                    checkpoints, log, progress, Skips(run.config.optim.skip_nonfinite, skipped)
+                )
+                return loop(run, steps, current, step, out, judge, stopping)
 
 
 def loop(
     run: Run,
+    steps: Steps,
     current: TrainState,
     step: int,
     out: Outputs,
@@ -77,13 +88,10 @@ def loop(
     """Steps, and what follows them: rows, validations, checkpoints. Returns the last step."""
     forward = evaluate.make_forward(run.nets)
     begin = time.time() - (out.log.rows[-1]["wall_s"] if out.log.rows else 0.0)
-    steppers: dict[str, Callable] = {}
     pending: tuple[int, Phase, dict] | None = None  # a step whose metrics were not looked at yet
     for batch in run.batches(step):
         phase = run.phase_at(step)
-        if phase.name not in steppers:
-            steppers[phase.name] = compiled_step(run, phase, current, batch)
-        current, metrics = steppers[phase.name](current, batch)
+        current, metrics = steps.of(phase)(current, batch)
         if pending:  # one step behind, so that the device does not wait for the host
             settle(run, pending, out)
         step, pending = step + 1, (step + 1, phase, metrics)
@@ -119,17 +127,6 @@ def loop(
             raise Stopped(f"{run.workdir}: stopped at step {step}, state saved; run again to go on")
     out.checkpoints.wait()
     return step
-
-
-def compiled_step(run: Run, phase: Phase, current: TrainState, batch: dict) -> Callable:
-    """A phase's step, compiled for such arguments; the old state's buffers become the new one's."""
-    nets = run.make_nets(depth_mesh(run.mesh))
-    skips = run.config.optim.skip_nonfinite > 0
-    weights = make_weights(run.config)
-    step = make_step(nets, run.optimisers, phase, weights, run.config.seed, skips)
-    save_memory = run.config.compute.save_memory
-    jitted = jit_spread(step, run.mesh, run.state_shardings(), save_memory)
-    return compile_step(jitted, current, batch)
 
 
 def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str, float]:

@@ -127,6 +127,7 @@ class Run:
         shape = self.store.description.shape
         return state.init_state(key, self.nets, self.optimisers, self.config, shape)
 
+    @cached_property
     def state_shapes(self) -> TrainState:
         """The state as shapes, without making any array."""
         return jax.eval_shape(self.new_state, jax.random.key(0))
@@ -135,7 +136,7 @@ class Run:
         """Where the state's arrays live; None where one device has them all."""
         if self.mesh is None:
             return None
-        return sharding.state_shardings(self.state_shapes(), self.mesh)
+        return sharding.state_shardings(self.state_shapes, self.mesh)
 
 
 def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
@@ -275,9 +276,12 @@ def from_trees(trees: dict) -> TrainState:
     )
 
 
-def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-    """The newest readable checkpoint, or a fresh state with the trees that `init` names."""
-    shapes, where = run.state_shapes(), run.state_shardings()
+def first_state(run: Run, checkpoints: Checkpoints) -> tuple[Callable[[], TrainState], int]:
+    """The newest readable checkpoint, or a fresh state with the trees that `init` names.
+
+    Returns what gives the state, all files having been read, and its step.
+    """
+    shapes, where = run.state_shapes, run.state_shardings()
     if where is not None:
         shapes = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -286,10 +290,14 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         )
     found = checkpoints.restore_newest(**as_trees(shapes))
     if found:
-        return from_trees(found[1]), found[0]
-    fresh = jax.jit(run.new_state, out_shardings=where)(jax.random.key(run.config.seed))
+        return lambda: from_trees(found[1]), found[0]
     taken = load_init(run.config, shapes.params)
-    return fresh._replace(params=fresh.params._replace(**taken)), 0
+
+    def fresh() -> TrainState:
+        new = jax.jit(run.new_state, out_shardings=where)(jax.random.key(run.config.seed))
+        return new._replace(params=new.params._replace(**taken))
+
+    return fresh, 0
 
 
 def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
@@ -335,6 +343,6 @@ def load_params(run: Run, which: str) -> Players:
     return Players(
         *(
             None if tree is None else load_tree(run.workdir, which, name, tree)
-            for name, tree in run.state_shapes().params._asdict().items()
+            for name, tree in run.state_shapes.params._asdict().items()
         )
     )

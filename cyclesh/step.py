@@ -144,6 +144,15 @@ def applied(nets: Players) -> Players:
     return Players(*(jax.jit(lambda p, x, net=net: net.apply({"params": p}, x)) for net in nets))
 
 
+def batch_shapes(batch: int, shape: tuple[int, int, int]) -> dict:
+    """What a step reads (`make_step`), as shapes: ``batch`` volumes (z, y, x) of each domain."""
+    size = (batch, *shape)
+    volumes = Volumes(
+        jax.ShapeDtypeStruct((*size, 1), jnp.float32), jax.ShapeDtypeStruct(size, jnp.uint8)
+    )
+    return {kind: per_domain(lambda _: tuple(volumes)) for kind in ("real", "source")}
+
+
 def make_step(
     nets: Players,
     optimisers: Players,

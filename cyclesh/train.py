@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -58,10 +59,10 @@ def train(
         if not quiet:
             for line in real_subjects(run):
                 print(line, file=sys.stderr)
-        judge = get_judges(config, store, quiet) if translates(config) else None
+        judge = cache(lambda: get_judges(config, store, quiet) if translates(config) else None)
         last_step = fit(run, judge, quiet, verbose)
         results = from_first(lambda: scored_at(run, last_step, quiet))
-        return results or score(run, judge, "test", "best", wall_s=time.time() - begin)
+        return results or score(run, judge(), "test", "best", wall_s=time.time() - begin)
 
 
 @contextmanager

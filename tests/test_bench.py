@@ -85,7 +85,7 @@ def test_devices_of_the_config_share_the_step():
     batch = next(work.batches())
     for array in jax.tree.leaves(batch):
         assert array.addressable_shards[0].data.shape[:2] == (1, 4)
-    program = work.jit_step().lower(work.state_shapes(), batch).as_text()
+    program = work.jit_step().lower(work.state_shapes, batch).as_text()
     assert "num_partitions = 4" in program and "collective_permute" in program
     alone = config.copy_and_resolve_references()
     alone.compute.data_devices = alone.compute.depth_devices = 1
@@ -116,7 +116,7 @@ def test_a_frozen_translation_is_a_part_of_its_own():
     parts = bench.make_parts(work)
     assert parts.keys() == {"seg", "translate"}
     batch = a_batch(work.config)
-    made = jax.eval_shape(parts["translate"], work.state_shapes(), batch)
+    made = jax.eval_shape(parts["translate"], work.state_shapes, batch)
     shapes = {leaf.shape for leaf in jax.tree.leaves(made)}
     assert shapes == {batch["source"]["A"][0].shape} and len(jax.tree.leaves(made)) == 4
     assert bench.make_parts(bench.make_workload(tiny_config("joint"))).keys() == {

@@ -46,7 +46,7 @@ def test_compiled_programs_are_kept_but_where_that_is_off(tmp_path):
 def test_the_joint_step_is_in_place():
     work = bench.make_workload(tiny_config("joint"))
     batch = next(work.loader.batches())
-    step = work.jit_step().lower(work.state_shapes(), batch).compile()
+    step = work.jit_step().lower(work.state_shapes, batch).compile()
     old = work.state
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(old))
     assert step.memory_analysis().alias_size_in_bytes >= size
@@ -102,7 +102,7 @@ def test_a_step_that_saves_memory_takes_less_and_does_the_same():
     batch = next(saving.loader.batches())
 
     def compiled(step):
-        return step.lower(saving.state_shapes(), batch).compile()
+        return step.lower(saving.state_shapes, batch).compile()
 
     def memory(step) -> int:
         return step.memory_analysis().temp_size_in_bytes

@@ -103,7 +103,7 @@ def test_only_checkpoints_that_every_seed_has_are_measured(tmp_path, monkeypatch
     shapes = SimpleNamespace(params=SimpleNamespace(gen={"gain": jnp.ones(1)}))
     run = SimpleNamespace(
         config=SimpleNamespace(log=SimpleNamespace(keep_every_steps=38)), total_steps=95,
-        workdir=tmp_path, nets=None, state_shapes=lambda: shapes,
+        workdir=tmp_path, nets=None, state_shapes=shapes,
     )  # fmt: skip
     monkeypatch.setattr(displacement.evaluate, "make_forward", lambda nets: None)
     monkeypatch.setattr(displacement, "measure", lambda *_: [{"modality": "ct"}])

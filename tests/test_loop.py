@@ -4,19 +4,16 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 from command_line import call
 from event_files import shown
-from tiny_runs import tiny_config
-from tiny_store import SHAPE, run_words, write_store
+from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
-from cyclesh import loop
-from cyclesh.data.store import Store
-from cyclesh.loop import compiled_step, log_slices, stalled
-from cyclesh.run import build_run, first_state
+from cyclesh import compiling
+from cyclesh.compiling import lower_step
+from cyclesh.loop import log_slices, stalled
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
 from cyclesh.workdir import CHECKPOINTS
@@ -125,33 +122,6 @@ def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_p
     assert rescored["checkpoint"] == results["checkpoint"]
 
 
-def test_a_phase_s_step_is_compiled_once(tmp_path):
-    config = tiny_config("joint")
-    config.data.shape = SHAPE
-    run = build_run(config, tmp_path / "run", Store.open(write_store(tmp_path / "balls")))
-    with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
-        state, _ = first_state(run, checkpoints)
-    batches = run.batches(0)
-    first = next(batches)
-    step = compiled_step(run, run.phases[-1], state, first)
-    heard = []
-
-    def hear(event: str, *_, **__) -> None:
-        heard.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(hear)
-    try:
-        jax.jit(lambda x: x + 3)(1.0)
-        assert any("compile" in event for event in heard)  # this is how it would sound
-        heard.clear()
-        for batch in (first, next(batches), next(batches)):
-            state, _ = step(state, batch)
-        assert not any("compile" in event for event in heard)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(hear)
-    assert int(state.step) == 3
-
-
 @pytest.mark.slow
 def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(
     tmp_path, capfd, monkeypatch
@@ -159,11 +129,11 @@ def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(
     """Saved every 3 steps, too, whatever is validated when: every 2."""
     made = []
 
-    def counted(run, phase, *arguments):
+    def counted(run, phase):
         made.append(phase.name)
-        return compiled_step(run, phase, *arguments)
+        return lower_step(run, phase)
 
-    monkeypatch.setattr(loop, "compiled_step", counted)
+    monkeypatch.setattr(compiling, "lower_step", counted)
     words = [
         *run_words(write_store(tmp_path / "balls"), "joint", "epochs=2"),
         f"--workdir={tmp_path / 'run'}",
@@ -176,7 +146,8 @@ def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(
     ]
     done = call(capfd, *words)
     assert done.status == 0, done.err
-    assert made == ["baseline", "pretrain_seg", "pretrain_gan", "joint"]  # its judges go first
+    assert sorted(made[:2]) == ["baseline", "pretrain_seg"]  # its judges', beside its own first
+    assert made[2:] == ["pretrain_gan", "joint"]
     validated = [row["step"] for row in read_rows(tmp_path / "run") if "val/dice" in row]
     assert validated == [2, 4, 6, 8, 10, 12, 14, 16]
     with Checkpoints(tmp_path / "run" / CHECKPOINTS) as checkpoints:

@@ -80,7 +80,8 @@ def test_networks_start_as_the_best_of_the_runs_that_init_names(store, tmp_path)
     # build knows three classes, as the store has.
     run = build_run(config, tmp_path / "run", Store.open(store))
     with Checkpoints(run.workdir / CHECKPOINTS) as checkpoints:
-        begun, step = first_state(run, checkpoints)
+        make_state, step = first_state(run, checkpoints)
+    begun = make_state()
     assert step == 0
     for name, params in parents.items():
         same = jax.tree.map(np.array_equal, getattr(begun.params, name), getattr(params, name))

@@ -96,7 +96,7 @@ def train_displaced(
     train.claim(run)
     judge = judges.get_judges(config, store, quiet)
     save_start(plain, run, shift)
-    loop.fit(run, judge, quiet)
+    loop.fit(run, lambda: judge, quiet)
     rows = list(measure_all(run, judge, shift))
     return score(run, judge, "test", "best", wall_s=time.time() - begin), rows
 
@@ -107,7 +107,7 @@ def save_start(plain: Run, run: Run, shift: Shift) -> None:
         if checkpoints.steps():
             return
         fresh = jax.jit(run.new_state)(jax.random.key(run.config.seed))
-        taken = load_init(run.config, plain.state_shapes().params)
+        taken = load_init(run.config, plain.state_shapes.params)
         taken["gen"] = composed(taken["gen"], shift)
         start = fresh._replace(params=fresh.params._replace(**taken))
         checkpoints.save(0, as_trees(start), {"step": 0, "store": run.store.sha256}, None)
@@ -120,7 +120,7 @@ def measure_all(run: Run, judge: dict, shift: Shift) -> Iterator[dict]:
     Others are kept as the best or since the training was stopped there: of one seed, not of all.
     """
     forward = evaluate.make_forward(run.nets)
-    shapes = run.state_shapes().params.gen
+    shapes = run.state_shapes.params.gen
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         kept = checkpoints.steps()
     for step in filter(partial(is_measured, run), kept):

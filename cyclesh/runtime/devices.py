@@ -69,6 +69,11 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
 def compile_step(step: Callable, *args) -> Compiled:
     """Compile what `jit_step` made for such arguments, and tidy up behind the compiler."""
     compiled = step.lower(*args).compile()
+    tidy_up()
+    return compiled
+
+
+def tidy_up() -> None:
+    """Make memory ready for the runs of what was compiled, where the compiler had the same."""
     if jax.default_backend() == "cpu":
         memory.tidy_heap()
-    return compiled

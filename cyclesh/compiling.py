@@ -1,0 +1,57 @@
+"""The steps of a run's phases, compiled when they are needed, and the first one before."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+from jax.stages import Compiled, Lowered
+
+from cyclesh.run import Run
+from cyclesh.runtime.devices import tidy_up
+from cyclesh.runtime.sharding import depth_mesh, jit_spread
+from cyclesh.state import Phase
+from cyclesh.step import batch_shapes, make_step, make_weights
+
+
+class Steps:
+    """Each phase's step, (state, batch) -> (state, metrics), compiled once.
+
+    Even a step that was compiled before takes seconds to load, on one core: a third of what passes
+    before a run's first update. So the first one is compiled by a thread of its own, while judges,
+    a fresh state and the first volumes are got ready. It is lowered by the caller: that is work for
+    the interpreter, which in a thread would keep those waiting. Leave its `with` to end the thread.
+    """
+
+    def __init__(self, run: Run, first: Phase):
+        """``first``: the phase whose step is needed next."""
+        self._run = run
+        self._made: dict[str, Compiled] = {}
+        self._pool = ThreadPoolExecutor(1, "compile")
+        self._ahead = {}
+        if jax.process_count() == 1:  # several must compile all their programs in one order
+            self._ahead[first.name] = self._pool.submit(lower_step(run, first).compile)
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown()
+
+    def of(self, phase: Phase) -> Compiled:
+        """The phase's step; the old state's buffers become the new one's."""
+        if phase.name not in self._made:
+            if ahead := self._ahead.pop(phase.name, None):
+                self._made[phase.name] = ahead.result()
+            else:
+                self._made[phase.name] = lower_step(self._run, phase).compile()
+            tidy_up()
+        return self._made[phase.name]
+
+
+def lower_step(run: Run, phase: Phase) -> Lowered:
+    """A phase's step for the run's state and batches, ready to be compiled."""
+    config, nets = run.config, run.make_nets(depth_mesh(run.mesh))
+    skips = config.optim.skip_nonfinite > 0
+    step = make_step(nets, run.optimisers, phase, make_weights(config), config.seed, skips)
+    jitted = jit_spread(step, run.mesh, run.state_shardings(), config.compute.save_memory)
+    batch = batch_shapes(config.batch, run.store.description.shape)
+    return jitted.lower(run.state_shapes, batch)
