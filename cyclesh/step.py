@@ -21,7 +21,8 @@ import optax
 from jax import Array
 
 from cyclesh import losses
-from cyclesh.domains import DOMAINS, Translation, Volumes, labels_of, other, per_domain
+from cyclesh.domains import DOMAINS, Translation, Volumes, other, per_domain
+from cyclesh.homes import Homes, Pair, in_turn
 from cyclesh.runtime.pool import push_and_sample
 from cyclesh.state import Phase, Players, TrainState
 
@@ -39,81 +40,117 @@ def make_weights(config) -> Weights:
     return Weights(config.loss.cycle, config.loss.identity, config.loss.disc)
 
 
-def translate(gen: Callable, params: dict, images: dict) -> Translation:
+def translate(gen: Callable, params: dict, images: dict, homes: Homes = in_turn) -> Translation:
     """fake[d] = G_d(x of the other domain), rec[d] = G_d(fake of the other domain)."""
-    fake = per_domain(lambda d: gen(params[d], images[other(d)]))
-    rec = per_domain(lambda d: gen(params[d], fake[other(d)]))
-    return Translation(fake, rec)
+    made = homes(partial(_there_and_back, gen), (params,), images)
+    return _by_domain(made)
+
+
+def _there_and_back(gen: Callable, nets: Pair, image: Array) -> tuple[Array, Array]:
+    fake = gen(nets.there, image)
+    return fake, gen(nets.here, fake)
+
+
+def _by_domain(made: dict[str, tuple[Array, Array]]) -> Translation:
+    """What was made from each domain's volumes, by the domain that it looks like."""
+    return Translation(
+        fake=per_domain(lambda d: made[other(d)][0]), rec=per_domain(lambda d: made[d][1])
+    )
 
 
 def generator_loss(
-    gen_params, disc_params, seg_params, apply: Players, source: dict, weights: Weights, gamma
+    gen_params,
+    disc_params,
+    seg_params,
+    apply: Players,
+    source: dict,
+    weights: Weights,
+    gamma: float,
+    homes: Homes = in_turn,
 ) -> tuple[Array, tuple[Translation, dict]]:
     """Eq. 3 as the generators see it. Aux: the translation, and the unweighted terms."""
-    images = per_domain(lambda d: source[d].image)
-    made = translate(apply.gen, gen_params, images)
-    terms = {
-        "adv": sum(
-            losses.least_squares(apply.disc(disc_params[d], made.fake[d]), 1.0) for d in DOMAINS
-        ),
-        "cycle": sum(losses.l1(made.rec[d], images[d]) for d in DOMAINS),
-    }
+
+    def at_home(gen: Pair, disc: Pair, seg: Pair | None, volumes: Volumes):
+        image, label = volumes
+        fake, rec = _there_and_back(apply.gen, gen, image)
+        terms = {
+            "adv": losses.least_squares(apply.disc(disc.there, fake), 1.0),
+            "cycle": losses.l1(rec, image),
+        }
+        if gamma:
+            terms["shape"] = losses.cross_entropy(apply.seg(seg.there, fake), label)
+        if weights.identity:
+            terms["identity"] = losses.l1(apply.gen(gen.here, image), image)
+        return (fake, rec), terms
+
+    parts = homes(at_home, (gen_params, disc_params, seg_params), source)
+    terms = _added(parts)
     total = terms["adv"] + weights.cycle * terms["cycle"]
     if gamma:
-        labels = per_domain(lambda d: source[d].label)
-        terms["shape"] = sum(
-            losses.cross_entropy(
-                apply.seg(seg_params[d], made.fake[d]), labels_of("fake", d, labels)
-            )
-            for d in DOMAINS
-        )
         total = total + gamma * terms["shape"]
     if weights.identity:
-        terms["identity"] = sum(
-            losses.l1(apply.gen(gen_params[d], images[d]), images[d]) for d in DOMAINS
-        )
         total = total + weights.identity * terms["identity"]
-    return total, (made, terms)
+    return total, (_by_domain({d: made for d, (made, _) in parts.items()}), terms)
 
 
 def discriminator_loss(
-    disc_params, apply: Players, real: dict, fake: dict, weights: Weights
+    disc_params,
+    apply: Players,
+    real: dict,
+    fake: dict,
+    weights: Weights,
+    homes: Homes = in_turn,
 ) -> tuple[Array, dict]:
     """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains and weighted."""
 
-    def score(images: dict, target: float) -> Array:
-        return sum(
-            losses.least_squares(apply.disc(disc_params[d], images[d]), target) for d in DOMAINS
-        )
+    def at_home(disc: Pair, images: tuple[Array, Array]):
+        real, fake = images
+        return (), {
+            "real": losses.least_squares(apply.disc(disc.here, real), 1.0),
+            "fake": losses.least_squares(apply.disc(disc.there, fake), 0.0),
+        }
 
-    terms = {
-        "real": score(per_domain(lambda d: real[d].image), 1.0),
-        "fake": score(fake, 0.0),
-    }
+    images = per_domain(lambda d: (real[d].image, fake[other(d)]))
+    terms = _added(homes(at_home, (disc_params,), images))
     return weights.disc * (terms["real"] + terms["fake"]), terms
 
 
 def segmentor_loss(
-    seg_params, apply: Players, real: dict, source: dict, made: Translation | None, reads: dict
+    seg_params,
+    apply: Players,
+    real: dict,
+    source: dict,
+    made: Translation | None,
+    reads: dict,
+    homes: Homes = in_turn,
 ) -> tuple[Array, dict]:
     """Cross-entropy of S_A and S_B on each kind of volume that they read, weighted by ``reads``."""
-    images = {"real": per_domain(lambda d: real[d].image)}
-    if made is not None:
-        images |= made._asdict()
-    labels = {"real": real, "fake": source, "rec": source}
 
-    def term(kind: str) -> Array:
-        carried = per_domain(lambda d: labels[kind][d].label)
+    def at_home(seg: Pair, volumes: dict[str, Volumes]):
         # A pass a volume: three together fall out of a CPU core's cache, and take twice as long.
-        return sum(
-            losses.cross_entropy(
-                apply.seg(seg_params[d], images[kind][d]), labels_of(kind, d, carried)
-            )
-            for d in DOMAINS
-        )
+        reader = {"real": seg.here, "fake": seg.there, "rec": seg.here}
+        return (), {
+            kind: losses.cross_entropy(apply.seg(reader[kind], image), label)
+            for kind, (image, label) in volumes.items()
+        }
 
-    terms = {kind: term(kind) for kind, weight in reads.items() if weight}
+    def volumes_of(d: str) -> dict[str, Volumes]:
+        # A synthetic volume keeps the labels of the one that it was made from.
+        images = {"real": real[d].image}
+        if made is not None:
+            images |= {"fake": made.fake[other(d)], "rec": made.rec[d]}
+        label = {"real": real[d].label, "fake": source[d].label, "rec": source[d].label}
+        return {
+            kind: Volumes(images[kind], label[kind]) for kind, weight in reads.items() if weight
+        }
+
+    terms = _added(homes(at_home, (seg_params,), per_domain(volumes_of)))
     return sum(reads[kind] * term for kind, term in terms.items()), terms
+
+
+def _added(parts: dict[str, tuple[object, dict[str, Array]]]) -> dict[str, Array]:
+    """Each term of the loss, over both domains."""
+    return jax.tree.map(jnp.add, *(terms for _, terms in parts.values()))
 
 
 def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args):
