@@ -137,6 +137,7 @@ def fields() -> ConfigDict:
     k.remat = False  # recompute activations in the backward pass: saves memory, not on a CPU
     k.save_memory = False  # CPU: less memory for a step, up to a third slower
     k.data_devices = 0  # over which a batch is spread; 0: as many as divide it, of those there are
+    k.home_devices = 0  # 2: a device for the volumes of each domain; 0: where that is quicker
     k.depth_devices = 1  # over which the depth of each volume is spread, where one cannot hold it
     return c
 

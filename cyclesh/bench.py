@@ -12,15 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cyclesh import state
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
-from cyclesh.domains import DOMAINS, Translation, Volumes, per_domain
+from cyclesh.domains import DOMAINS, Made, Volumes, per_domain
+from cyclesh.homes import HOME, homes_of, over_homes, pairs
 from cyclesh.runtime import sharding
-from cyclesh.runtime.devices import compile_step, no_compilation_cache, run_inline
+from cyclesh.runtime.devices import (
+    compile_step,
+    no_compilation_cache,
+    run_inline,
+    use_cores,
+)
 from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
@@ -30,7 +37,7 @@ from cyclesh.step import (
     make_step,
     make_weights,
     segmentor_loss,
-    translate,
+    there_and_back,
     update,
 )
 
@@ -62,18 +69,20 @@ class Workload:
     @cached_property
     def state(self) -> TrainState:
         """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
-        return jax.device_put(self._new_state(), self.state_shardings())
+        return sharding.working_state(jax.device_put(self._new_state(), self._kept()), self.mesh)
 
     @cached_property
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
+        return sharding.working_shapes(self._kept_shapes, self.mesh)
+
+    @cached_property
+    def _kept_shapes(self) -> TrainState:
         return jax.eval_shape(self._new_state)
 
-    def state_shardings(self) -> TrainState | None:
-        """Where its arrays live; None where one device has them all."""
-        if self.mesh is None:
-            return None
-        return sharding.state_shardings(self.state_shapes, self.mesh)
+    def _kept(self) -> TrainState | None:
+        """Where its arrays live at first; None where one device has them all."""
+        return None if self.mesh is None else sharding.state_shardings(self._kept_shapes, self.mesh)
 
     def _new_state(self) -> TrainState:
         key = jax.random.key(self.config.seed)
@@ -92,12 +101,13 @@ class Workload:
     def step(self) -> Callable:
         """The pure step."""
         nets, weights = self.nets_of_step(), make_weights(self.config)
-        return make_step(nets, self.optimisers, self.phase, weights, self.config.seed)
+        seed, homes = self.config.seed, homes_of(self.mesh)
+        return make_step(nets, self.optimisers, self.phase, weights, seed, homes=homes)
 
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
         save_memory = self.config.compute.save_memory
-        return sharding.jit_spread(self.step(), self.mesh, self.state_shardings(), save_memory)
+        return sharding.jit_spread(self.step(), self.mesh, self.state_shapes, save_memory)
 
 
 class RandomStore:
@@ -144,6 +154,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     volume through a trained network, a translation and a segmentation; data_wait_s is what a step
     waits for its volumes.
     """
+    use_cores()
     run_inline()
     work = make_workload(config)
     batch = jax.device_put(next(work.batches()))
@@ -201,7 +212,8 @@ def plain_gflop(config: ConfigDict, batch: dict) -> float:
     """Arithmetic of the step with one lax 3D convolution a layer, by XLA's own count."""
     plain = config.copy_and_resolve_references()
     plain.compute.lowering, plain.compute.remat = "plain", False
-    plain.compute.data_devices = plain.compute.depth_devices = 1
+    for axis in ("data", "home", "depth"):
+        plain.compute[f"{axis}_devices"] = 1
     work = make_workload(plain)
     return jax.jit(work.step()).lower(work.state_shapes, batch).cost_analysis()["flops"] / 1e9
 
@@ -230,51 +242,59 @@ def make_parts(work: Workload) -> dict[str, Callable]:
 
     And the translation that S reads, where no update of G makes it.
     """
-    nets = work.nets_of_step()
-    apply = applied(nets)
+    apply, homes = applied(work.nets_of_step()), homes_of(work.mesh)
     weights, phase = make_weights(work.config), work.phase
 
-    def of_domains(volumes: dict) -> dict:
-        return per_domain(lambda d: Volumes(*volumes[d]))
+    def source_of(batch: dict) -> dict[str, Volumes]:
+        volumes = homes.volumes(batch["source"])
+        return {home: Volumes(*arrays) for home, arrays in volumes.items()}
+
+    def nets_of(current: TrainState) -> Players:
+        return Players(*(pairs(homes, trees) for trees in current.params))
 
     def part(name: str, loss: Callable, arguments: Callable) -> Callable:
         def run(current: TrainState, batch: dict):
-            source = of_domains(batch["source"])
-            params, opt = getattr(current.params, name), getattr(current.opt, name)
-            tx = getattr(work.optimisers, name)
-            return update(loss, tx, params, opt, *arguments(current.params, source))[:2]
+            nets, opt = nets_of(current), getattr(current.opt, name)
+            args = arguments(nets, source_of(batch))
+            return update(
+                loss, getattr(work.optimisers, name), getattr(nets, name), opt, homes, *args
+            )[:2]
 
-        return run
+        return over_homes(run, work.mesh, out=(P(HOME), P(HOME)))
 
-    def stand_ins(source: dict) -> Translation:
+    def stand_ins(source: dict) -> dict[str, Made]:
         # Volumes of the right shapes for free: D and S take as long over any others.
-        return translate(lambda _, x: x, dict.fromkeys(DOMAINS), images_of(source))
+        return {home: Made(image, image) for home, (image, _) in source.items()}
 
-    def images_of(source: dict) -> dict:
-        return per_domain(lambda d: source[d].image)
+    def fakes(source: dict) -> dict:
+        return {home: image for home, (image, _) in source.items()}
+
+    def translate(current: TrainState, batch: dict) -> tuple[dict]:
+        gen, source = nets_of(current).gen, source_of(batch)
+        return (
+            {home: there_and_back(apply.gen, gen[home], source[home].image) for home in source},
+        )
 
     parts = {
         "gen": part(
             "gen",
             generator_loss,
-            lambda p, source: (p.disc, p.seg, apply, source, weights, phase.shape_weight),
+            lambda nets, source: (nets.disc, nets.seg, apply, source, weights, phase.shape_weight),
         ),
         "disc": part(
             "disc",
             discriminator_loss,
-            lambda p, source: (apply, source, stand_ins(source).fake, weights),
+            lambda _, source: (apply, source, fakes(source), weights),
         ),
         "seg": part(
             "seg",
             segmentor_loss,
-            lambda p, source: (apply, source, source, stand_ins(source), phase.seg_reads),
+            lambda _, source: (apply, source, source, stand_ins(source), phase.seg_reads),
         ),
     }
     used = {name: parts[name] for name in phase.moves}
     if phase.reads_translations and "gen" not in phase.moves:
-        used["translate"] = lambda current, batch: translate(
-            apply.gen, current.params.gen, images_of(of_domains(batch["source"]))
-        )
+        used["translate"] = over_homes(translate, work.mesh, out=(P(HOME),))
     return used
 
 
@@ -286,7 +306,8 @@ def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, t
     domain = DOMAINS[0]
     volume = jax.device_put(jax.device_get(batch["real"][domain][0])[:1])
     apply = applied(work.nets)
-    trained = {name: getattr(current.params, name) for name in ("gen", "seg")}
+    params = sharding.kept_state(current, work.mesh).params
+    trained = {name: getattr(params, name) for name in ("gen", "seg")}
     return {
         name: (getattr(apply, name), sharding.on_one_device(trees[domain]), volume)
         for name, trees in trained.items()

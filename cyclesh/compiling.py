@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 from jax.stages import Compiled, Lowered
 
+from cyclesh.homes import homes_of
 from cyclesh.run import Run
 from cyclesh.runtime.devices import tidy_up
-from cyclesh.runtime.sharding import depth_mesh, jit_spread
+from cyclesh.runtime.sharding import depth_mesh, jit_spread, working_shapes
 from cyclesh.state import Phase
 from cyclesh.step import batch_shapes, make_step, make_weights
 
@@ -51,7 +52,9 @@ def lower_step(run: Run, phase: Phase) -> Lowered:
     """A phase's step for the run's state and batches, ready to be compiled."""
     config, nets = run.config, run.make_nets(depth_mesh(run.mesh))
     skips = config.optim.skip_nonfinite > 0
-    step = make_step(nets, run.optimisers, phase, make_weights(config), config.seed, skips)
-    jitted = jit_spread(step, run.mesh, run.state_shardings(), config.compute.save_memory)
-    batch = batch_shapes(config.batch, run.store.description.shape)
-    return jitted.lower(run.state_shapes, batch)
+    step = make_step(
+        nets, run.optimisers, phase, make_weights(config), config.seed, skips, homes_of(run.mesh)
+    )
+    shapes = working_shapes(run.state_shapes, run.mesh)
+    jitted = jit_spread(step, run.mesh, shapes, config.compute.save_memory)
+    return jitted.lower(shapes, batch_shapes(config.batch, run.store.description.shape))

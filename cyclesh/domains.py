@@ -44,19 +44,11 @@ class Volumes(NamedTuple):
     label: object
 
 
-class Translation(NamedTuple):
-    """What the generators made of one batch; each entry is a dict over domains.
+class Made(NamedTuple):
+    """What the generators make of one domain's volumes, as arrays like `Volumes.image`.
 
-    fake["A"] = G_A(x_B) carries y_B; rec["A"] = G_A(G_B(x_A)) carries y_A.
+    fake looks like the other domain, rec like the volumes themselves; both carry their labels.
     """
 
-    fake: dict
-    rec: dict
-
-
-def labels_of(kind: str, domain: str, labels: dict) -> object:
-    """The labels that volumes of ``kind`` ("real", "fake" or "rec") in ``domain`` carry.
-
-    A fake shows the anatomy of the other domain's volume; a reconstruction is back home.
-    """
-    return labels[other(domain)] if kind == "fake" else labels[domain]
+    fake: object
+    rec: object

@@ -11,7 +11,7 @@ from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.run import check_workdir
-from cyclesh.runtime.devices import compile_step
+from cyclesh.runtime.devices import compile_step, use_cores
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.step import batch_shapes
@@ -44,6 +44,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
       memory is one: on all), by the compiler's own plan; free_gb of the first; fits; and ``less``,
       the fields to turn where it does not, in order.
     """
+    use_cores()
     work = make_workload(config, description)
     batch = batch_shapes(config.batch, work.description.shape)
     shapes = work.state_shapes

@@ -1,41 +1,182 @@
 """A step's work in two halves: all that is done with the volumes of one domain, their home.
 
-The volumes of domain d are translated there, to the other domain, and back; D and S of both domains
-judge what comes of it. That takes the networks of both domains, and nothing of what is done with
-the other domain's volumes. So a loss is a function of one home's volumes and of networks as they
-are seen from there, and the two halves are computed in turn, or at once by two devices.
+Volumes go from home *there*, to the other domain, and back *here*; D and S of both domains judge
+what comes of it. So a half needs the networks of both domains, and nothing of what is done with the
+other domain's volumes. The two are computed in turn by one device, or at once by two: then each
+device has the networks of its home, and lends them to the other.
+
+What there is of each home is a dict over the homes at hand: both of them (`Both`, the domains), or
+the one that this device has (`One`).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from cyclesh.domains import other, per_domain
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from cyclesh.domains import DOMAINS, other, per_domain
+from cyclesh.state import TrainState
+
+HOME = "home"  # the axis of a mesh: two devices, or two rows of them, one for each home
+HERE = "here"  # the one home at hand
 
 
 class Pair(NamedTuple):
-    """The networks of one kind as they are seen from home: its own, and the other domain's."""
+    """Networks of one kind as they are seen from a home: its own, and the other domain's."""
 
     here: object
     there: object
 
 
-def seen_from(home: str, trees: dict) -> Pair:
-    """Both domains' trees of parameters, {"A": ..., "B": ...}, from one of them."""
-    return Pair(trees[home], trees[other(home)])
+class Both:
+    """Both homes are at hand: one program does it all."""
+
+    def swap(self, by_home: dict) -> dict:
+        """For each home what the other one has."""
+        return {home: by_home[other(home)] for home in by_home}
+
+    def total(self, tree):
+        """The sum over homes of what was summed over those at hand: the same."""
+        return tree
+
+    def volumes(self, batch: dict) -> dict:
+        """Of a batch's {"A": ..., "B": ...} what the homes at hand need."""
+        return batch
+
+    def pools(self, pools: dict) -> dict:
+        """Where fakes go that were made from a home's volumes: they look like the other domain."""
+        return self.swap(pools)
+
+    def key(self, key: Array, home: str) -> Array:
+        """A key for the pool that takes a home's fakes."""
+        return jax.random.fold_in(key, DOMAINS.index(other(home)))
 
 
-class Homes(Protocol):
-    """How the two halves are computed."""
-
-    def __call__(self, half: Callable, networks: tuple[dict | None, ...], volumes: dict) -> dict:
-        """``half(pair of each kind of networks, ..., volumes of the home)`` of both homes."""
+BOTH = Both()
 
 
-def in_turn(half: Callable, networks: tuple[dict | None, ...], volumes: dict) -> dict:
-    """Both in one program of one device, or of several that share the volumes of a batch."""
+class One(Both):
+    """One home is at hand, and a device (or a row of them) along `HOME` has the other."""
 
-    def at(home: str):
-        pairs = (None if trees is None else seen_from(home, trees) for trees in networks)
-        return half(*pairs, volumes[home])
+    def swap(self, by_home: dict) -> dict:
+        flat, restore = ravel_pytree(by_home)  # one message instead of one an array
+        return restore(lax.ppermute(flat, HOME, [(0, 1), (1, 0)]))
 
-    return per_domain(at)
+    def total(self, tree):
+        return lax.psum(tree, HOME)
+
+    def volumes(self, batch: dict) -> dict:
+        first = lax.axis_index(HOME) == 0
+        return {HERE: jax.tree.map(lambda a, b: jnp.where(first, a, b), batch["A"], batch["B"])}
+
+    def pools(self, pools: dict) -> dict:
+        return pools  # `spread_homes` has put each where its fakes are made
+
+    def key(self, key: Array, home: str) -> Array:
+        return jax.random.fold_in(key, 1 - lax.axis_index(HOME))
+
+
+def pairs(homes: Both, trees: dict | None) -> dict[str, Pair] | None:
+    """Both domains' networks of one kind, from each home at hand."""
+    if trees is None:
+        return None
+    lent = homes.swap(trees)
+    return {home: Pair(trees[home], lent[home]) for home in trees}
+
+
+def has_homes(mesh: Mesh | None) -> bool:
+    """Whether each home has a device of its own."""
+    return mesh is not None and mesh.shape[HOME] > 1
+
+
+def homes_of(mesh: Mesh | None) -> Both:
+    """The homes at hand to each device's program."""
+    return One() if has_homes(mesh) else BOTH
+
+
+# The state of a run over two homes: arrays of both, one behind the other, under the key `HERE`.
+SPREAD = TrainState(step=P(), params=P(HOME), opt=P(HOME), pools=P(HOME))
+STEP = (SPREAD, P())  # what a step gives: a state, and metrics
+
+
+def is_spread(state: TrainState) -> bool:
+    """Whether it is what `spread_homes` made."""
+    return any(HERE in trees for trees in state.params if trees is not None)
+
+
+def spread_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """The state as `over_homes` takes it; as it is where no devices share the homes."""
+    if not has_homes(mesh):
+        return state
+
+    def behind(tree, swapped: bool = False):
+        order = DOMAINS[::-1] if swapped else DOMAINS
+        return jax.tree.map(lambda *x: jnp.stack(x), *(_only(tree, d) for d in order))
+
+    return TrainState(
+        state.step, behind(state.params), behind(state.opt), behind(state.pools, swapped=True)
+    )
+
+
+def gather_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """Inverse of `spread_homes`."""
+    if not has_homes(mesh):
+        return state
+
+    def apart(tree, swapped: bool = False):
+        return _both(tree, lambda d, x: x[DOMAINS.index(other(d) if swapped else d)])
+
+    return TrainState(
+        state.step, apart(state.params), apart(state.opt), apart(state.pools, swapped=True)
+    )
+
+
+def _only(tree, domain: str):
+    """One domain's part of a tree with {"A": ..., "B": ...} in it, the rest being of both."""
+    return jax.tree.map(
+        lambda part: {HERE: part[domain]} if _of_domains(part) else part, tree, is_leaf=_of_domains
+    )
+
+
+def _both(tree, take: Callable):
+    """Inverse of `_only`: ``take(domain, array)`` of a stacked array is a domain's part."""
+
+    def part(part):
+        if isinstance(part, dict) and part.keys() == {HERE}:
+            return per_domain(lambda d: jax.tree.map(lambda x: take(d, x), part[HERE]))
+        return take(DOMAINS[0], part)
+
+    return jax.tree.map(
+        part, tree, is_leaf=lambda part: isinstance(part, dict) and part.keys() == {HERE}
+    )
+
+
+def _of_domains(part) -> bool:
+    return isinstance(part, dict) and part.keys() == set(DOMAINS)
+
+
+def over_homes(step: Callable, mesh: Mesh | None, out: object = STEP) -> Callable:
+    """A function (state, batch) -> ... of one home at hand, as one of both on their devices.
+
+    out: of each of its outcomes `P(HOME)` where it is a home's own, `P()` where it is of both.
+    """
+    if not has_homes(mesh):
+        return step
+
+    def local(state: TrainState, batch: dict):
+        mine = jax.tree.map(lambda x: x[0], state._replace(step=()))
+        return _unsqueezed(step(mine._replace(step=state.step), batch), out)
+
+    return jax.shard_map(local, mesh=mesh, in_specs=(SPREAD, P()), out_specs=out, axis_names={HOME})
+
+
+def _unsqueezed(outcome, specs):
+    def of(spec: P, tree):
+        return jax.tree.map(lambda x: x[None], tree) if spec == P(HOME) else tree
+
+    return jax.tree.map(of, specs, outcome, is_leaf=lambda x: isinstance(x, P))

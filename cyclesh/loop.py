@@ -21,7 +21,7 @@ from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
-from cyclesh.runtime.sharding import on_one_device
+from cyclesh.runtime.sharding import kept_state, on_one_device, working_state
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.settings import STOP_METRICS
 from cyclesh.state import Phase, Players, TrainState
@@ -64,7 +64,7 @@ def fit(
             return step
         skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
         with Steps(run, run.phase_at(step)) as steps:
-            judge, current = get_judge(), make_state()
+            judge, current = get_judge(), working_state(make_state(), run.mesh)
             with (
                 RunLog(run.workdir, step, writes=is_first()) as log,
                 Progress(run.stretches, step, quiet, verbose, name) as progress,
@@ -103,8 +103,10 @@ def loop(
         row = {"step": step, "epoch": step / run.epoch_steps, "phase": phase.name}
         row |= settle(run, pending, out)
         pending = None
+        if validates or saves:
+            kept = kept_state(current, run.mesh)
         if validates:
-            params = current.params if run.mesh is None else on_one_device(current.params)
+            params = kept.params if run.mesh is None else on_one_device(kept.params)
             gen = params.gen if run.has_learned("gen", step) else None
             model = Model(forward, gen, params.seg, judge)
             row |= from_first(partial(validated, run, model, out.log, step))
@@ -119,7 +121,7 @@ def loop(
                 "skipped": out.skips.count,
                 "learned": [name for name in Players._fields if run.has_learned(name, step)],
             }
-            out.checkpoints.save(step, as_trees(current), meta, validation_score(run, row))
+            out.checkpoints.save(step, as_trees(kept), meta, validation_score(run, row))
         if step >= run.total_steps or stalled(run, out.log.rows):
             break
         if stop:

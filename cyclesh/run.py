@@ -38,6 +38,7 @@ FREE_FIELDS = (
     "log.report_cases",
     "log.keep_every_steps",
     "compute.data_devices",
+    "compute.home_devices",
     "compute.depth_devices",
     "compute.save_memory",
     "optim.skip_nonfinite",

@@ -145,7 +145,7 @@ ZERO_OR_MORE = (
     "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
     "schedule.decay_epochs schedule.from_epoch schedule.min_delta schedule.pretrain_gan_shape "
     "schedule.epoch_steps "
-    "compute.data_devices optim.skip_nonfinite "
+    "compute.data_devices compute.home_devices optim.skip_nonfinite "
     "optim.gen.pretrain_rate optim.disc.pretrain_rate optim.seg.pretrain_rate"
 )
 ABOVE_ZERO = (
@@ -242,7 +242,14 @@ def _validate_networks(config: ConfigDict, require: Callable) -> None:
 
 def _validate_devices(config: ConfigDict, require: Callable) -> None:
     """What can be said without knowing which devices there are (`runtime.sharding`)."""
-    rows, slabs = config.compute.data_devices, config.compute.depth_devices
+    compute = config.compute
+    rows, slabs = compute.data_devices, compute.depth_devices
+    require(compute.home_devices <= 2, "compute.home_devices", "there are two domains; use 1 or 2")
+    require(
+        compute.home_devices < 2 or slabs == 1,
+        "compute.home_devices",
+        "volumes whose depth is spread are not spread by domain; use 1",
+    )
     require(
         rows == 0 or config.batch % rows == 0,
         "compute.data_devices",
@@ -304,11 +311,17 @@ def to_json(config: ConfigDict) -> dict:
 
 
 def from_json(entries: Mapping) -> ConfigDict:
-    """The locked config that `to_json` wrote: lists are tuples again."""
+    """The locked config that `to_json` wrote: lists are tuples again.
+
+    One that was written before there was `compute.home_devices` means what it meant.
+    """
 
     def tuples(value):
         if isinstance(value, Mapping):
             return {name: tuples(inner) for name, inner in value.items()}
         return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(entries)).lock()
+    config = ConfigDict(tuples(entries))
+    if "home_devices" not in config.get("compute", {}):
+        config.compute.home_devices = 0
+    return config.lock()

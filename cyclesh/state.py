@@ -180,10 +180,24 @@ def make_optimisers(config, epoch_steps: int) -> Players:
         optim = config.optim[name]
         chain = [optax.adam(getattr(rates, name), b1=optim.b1, b2=optim.b2, eps=optim.eps)]
         if config.optim.clip_norm:
-            chain.insert(0, optax.clip_by_global_norm(config.optim.clip_norm))
+            chain.insert(0, clip_to(config.optim.clip_norm))
         return optax.chain(*chain)
 
     return Players(*map(adam, Players._fields))
+
+
+def clip_to(most: float) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients down to a global norm of ``most``, where they have more.
+
+    As `optax.clip_by_global_norm`, but the norm is given as ``norm``: the gradients at hand may be
+    a part of them.
+    """
+
+    def clip(grads, opt, params=None, *, norm: Array, **_):
+        scale = jnp.minimum(1.0, most / norm)
+        return jax.tree.map(lambda grad: scale * grad, grads), opt
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), clip)
 
 
 def init_state(

@@ -11,7 +11,7 @@ One translation a step serves all three: the generators' update hands its fakes 
 reconstructions on, so D and S see what G made before it moved. D and S are independent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,8 +21,8 @@ import optax
 from jax import Array
 
 from cyclesh import losses
-from cyclesh.domains import DOMAINS, Translation, Volumes, other, per_domain
-from cyclesh.homes import Homes, Pair, in_turn
+from cyclesh.domains import Made, Volumes, per_domain
+from cyclesh.homes import BOTH, Both, Pair, pairs
 from cyclesh.runtime.pool import push_and_sample
 from cyclesh.state import Phase, Players, TrainState
 
@@ -40,136 +40,133 @@ def make_weights(config) -> Weights:
     return Weights(config.loss.cycle, config.loss.identity, config.loss.disc)
 
 
-def translate(gen: Callable, params: dict, images: dict, homes: Homes = in_turn) -> Translation:
-    """fake[d] = G_d(x of the other domain), rec[d] = G_d(fake of the other domain)."""
-    made = homes(partial(_there_and_back, gen), (params,), images)
-    return _by_domain(made)
-
-
-def _there_and_back(gen: Callable, nets: Pair, image: Array) -> tuple[Array, Array]:
+def there_and_back(gen: Callable, nets: Pair, image: Array) -> Made:
+    """A volume's translation to the other domain, and that one's back home."""
     fake = gen(nets.there, image)
-    return fake, gen(nets.here, fake)
-
-
-def _by_domain(made: dict[str, tuple[Array, Array]]) -> Translation:
-    """What was made from each domain's volumes, by the domain that it looks like."""
-    return Translation(
-        fake=per_domain(lambda d: made[other(d)][0]), rec=per_domain(lambda d: made[d][1])
-    )
+    return Made(fake, gen(nets.here, fake))
 
 
 def generator_loss(
-    gen_params,
-    disc_params,
-    seg_params,
+    gen: dict[str, Pair],
+    disc: dict[str, Pair],
+    seg: dict[str, Pair] | None,
     apply: Players,
-    source: dict,
+    source: dict[str, Volumes],
     weights: Weights,
     gamma: float,
-    homes: Homes = in_turn,
-) -> tuple[Array, tuple[Translation, dict]]:
-    """Eq. 3 as the generators see it. Aux: the translation, and the unweighted terms."""
+) -> tuple[Array, tuple[dict[str, Made], dict]]:
+    """Eq. 3 as the generators see it. Aux: what they made, and the unweighted terms.
 
-    def at_home(gen: Pair, disc: Pair, seg: Pair | None, volumes: Volumes):
-        image, label = volumes
-        fake, rec = _there_and_back(apply.gen, gen, image)
+    All dicts are by home, and so are those of the losses that follow; terms are sums over homes.
+    """
+
+    def at(home: str) -> tuple[Made, dict]:
+        image, label = source[home]
+        made = there_and_back(apply.gen, gen[home], image)
         terms = {
-            "adv": losses.least_squares(apply.disc(disc.there, fake), 1.0),
-            "cycle": losses.l1(rec, image),
+            "adv": losses.least_squares(apply.disc(disc[home].there, made.fake), 1.0),
+            "cycle": losses.l1(made.rec, image),
         }
-        if gamma:
-            terms["shape"] = losses.cross_entropy(apply.seg(seg.there, fake), label)
+        if gamma:  # a fake keeps the anatomy, and so the labels, of the volume it was made from
+            logits = apply.seg(seg[home].there, made.fake)
+            terms["shape"] = losses.cross_entropy(logits, label)
         if weights.identity:
-            terms["identity"] = losses.l1(apply.gen(gen.here, image), image)
-        return (fake, rec), terms
+            terms["identity"] = losses.l1(apply.gen(gen[home].here, image), image)
+        return made, terms
 
-    parts = homes(at_home, (gen_params, disc_params, seg_params), source)
-    terms = _added(parts)
+    halves = {home: at(home) for home in source}
+    terms = _added(terms for _, terms in halves.values())
     total = terms["adv"] + weights.cycle * terms["cycle"]
     if gamma:
         total = total + gamma * terms["shape"]
     if weights.identity:
         total = total + weights.identity * terms["identity"]
-    return total, (_by_domain({d: made for d, (made, _) in parts.items()}), terms)
+    return total, ({home: made for home, (made, _) in halves.items()}, terms)
 
 
 def discriminator_loss(
-    disc_params,
+    disc: dict[str, Pair],
     apply: Players,
-    real: dict,
-    fake: dict,
+    real: dict[str, Volumes],
+    fake: dict[str, Array],
     weights: Weights,
-    homes: Homes = in_turn,
-) -> tuple[Array, dict]:
-    """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains and weighted."""
+) -> tuple[Array, tuple[None, dict]]:
+    """LSGAN: D_d(real) towards 1, D_d(fake) towards 0, summed over both domains and weighted.
 
-    def at_home(disc: Pair, images: tuple[Array, Array]):
-        real, fake = images
-        return (), {
-            "real": losses.least_squares(apply.disc(disc.here, real), 1.0),
-            "fake": losses.least_squares(apply.disc(disc.there, fake), 0.0),
+    fake: by the home of the volumes that they were made from.
+    """
+
+    def at(home: str) -> dict:
+        return {
+            "real": losses.least_squares(apply.disc(disc[home].here, real[home].image), 1.0),
+            "fake": losses.least_squares(apply.disc(disc[home].there, fake[home]), 0.0),
         }
 
-    images = per_domain(lambda d: (real[d].image, fake[other(d)]))
-    terms = _added(homes(at_home, (disc_params,), images))
-    return weights.disc * (terms["real"] + terms["fake"]), terms
+    terms = _added(map(at, real))
+    return weights.disc * (terms["real"] + terms["fake"]), (None, terms)
 
 
 def segmentor_loss(
-    seg_params,
+    seg: dict[str, Pair],
     apply: Players,
-    real: dict,
-    source: dict,
-    made: Translation | None,
-    reads: dict,
-    homes: Homes = in_turn,
-) -> tuple[Array, dict]:
+    real: dict[str, Volumes],
+    source: dict[str, Volumes],
+    made: dict[str, Made] | None,
+    reads: dict[str, float],
+) -> tuple[Array, tuple[None, dict]]:
     """Cross-entropy of S_A and S_B on each kind of volume that they read, weighted by ``reads``."""
 
-    def at_home(seg: Pair, volumes: dict[str, Volumes]):
+    def at(home: str) -> dict:
         # A pass a volume: three together fall out of a CPU core's cache, and take twice as long.
-        reader = {"real": seg.here, "fake": seg.there, "rec": seg.here}
-        return (), {
-            kind: losses.cross_entropy(apply.seg(reader[kind], image), label)
-            for kind, (image, label) in volumes.items()
-        }
+        def term(kind: str) -> Array:
+            network = seg[home].there if kind == "fake" else seg[home].here
+            image, label = real[home]
+            if kind != "real":
+                image, label = getattr(made[home], kind), source[home].label
+            return losses.cross_entropy(apply.seg(network, image), label)
 
-    def volumes_of(d: str) -> dict[str, Volumes]:
-        # A synthetic volume keeps the labels of the one that it was made from.
-        images = {"real": real[d].image}
-        if made is not None:
-            images |= {"fake": made.fake[other(d)], "rec": made.rec[d]}
-        label = {"real": real[d].label, "fake": source[d].label, "rec": source[d].label}
-        return {
-            kind: Volumes(images[kind], label[kind]) for kind, weight in reads.items() if weight
-        }
+        return {kind: term(kind) for kind, weight in reads.items() if weight}
 
-    terms = _added(homes(at_home, (seg_params,), per_domain(volumes_of)))
-    return sum(reads[kind] * term for kind, term in terms.items()), terms
+    terms = _added(map(at, real))
+    return sum(reads[kind] * term for kind, term in terms.items()), (None, terms)
 
 
-def _added(parts: dict[str, tuple[object, dict[str, Array]]]) -> dict[str, Array]:
-    """Each term of the loss, over both domains."""
-    return jax.tree.map(jnp.add, *(terms for _, terms in parts.values()))
+def _added(halves: Iterable[dict[str, Array]]) -> dict[str, Array]:
+    first, *rest = halves
+    return {name: sum((half[name] for half in rest), term) for name, term in first.items()}
 
 
-def update(loss: Callable, tx: optax.GradientTransformation, params, opt, *args):
-    """One optimiser step on ``loss(params, *args) -> (scalar, aux)``.
+def update(
+    loss: Callable, tx: optax.GradientTransformation, nets: dict[str, Pair], opt, homes: Both, *args
+):
+    """One optimiser step on ``loss(nets, *args) -> (scalar, (anything, terms))``.
 
-    Returns: params, opt, scalar, aux, and the global norm of the gradient.
+    Returns: parameters, opt, scalar, the anything, terms, and the global norm of the gradient.
     """
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params, *args)
-    updates, opt = tx.update(grads, opt, params)
-    return optax.apply_updates(params, updates), opt, value, aux, optax.tree.norm(grads)
+    (value, (aux, terms)), grads = jax.value_and_grad(loss, has_aux=True)(nets, *args)
+    # A network learns from the volumes of its own home and, where it was lent, of the other one.
+    lent = homes.swap({home: grad.there for home, grad in grads.items()})
+    grads = jax.tree.map(jnp.add, {home: grad.here for home, grad in grads.items()}, lent)
+    params = {home: pair.here for home, pair in nets.items()}
+    norm = jnp.sqrt(homes.total(optax.tree.norm(grads, squared=True)))
+    tx = optax.with_extra_args_support(tx)
+    updates, opt = tx.update(grads, opt, params, norm=norm)
+    value, terms = homes.total((value, terms))
+    return optax.apply_updates(params, updates), opt, value, aux, terms, norm
 
 
-def through_pools(pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
-    """Each domain's fakes into its history pool, and as many out of it: pools, fakes."""
+def through_pools(homes: Both, pools: dict, made: dict[str, Made], key: Array) -> tuple[dict, dict]:
+    """Each home's fakes into the history pool of the domain that they look like, and as many out.
+
+    Returns: the pools, and the fakes by home.
+    """
     drawn = {
-        d: push_and_sample(pools[d], fakes[d], jax.random.fold_in(key, i))
-        for i, d in enumerate(DOMAINS)
+        home: push_and_sample(pool, made[home].fake, homes.key(key, home))
+        for home, pool in homes.pools(pools).items()
     }
-    return {d: drawn[d][0] for d in DOMAINS}, {d: drawn[d][1] for d in DOMAINS}
+    return homes.pools({home: pool for home, (pool, _) in drawn.items()}), {
+        home: fake for home, (_, fake) in drawn.items()
+    }
 
 
 def applied(nets: Players) -> Players:
@@ -197,6 +194,7 @@ def make_step(
     weights: Weights,
     seed: int,
     skip_nonfinite: bool = False,
+    homes: Both = BOTH,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The step of a phase: (state, batch) -> (state, metrics), pure, not yet jitted.
 
@@ -212,45 +210,41 @@ def make_step(
     apply = applied(nets)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        real = {d: Volumes(*batch["real"][d]) for d in DOMAINS}
-        source = {d: Volumes(*batch["source"][d]) for d in DOMAINS}
-        gen, disc, seg = state.params
-        opt, pools, made, metrics = state.opt, state.pools, None, {}
+        real, source = (
+            {home: Volumes(*volumes) for home, volumes in homes.volumes(batch[kind]).items()}
+            for kind in ("real", "source")
+        )
+        nets = Players(*(pairs(homes, trees) for trees in state.params))
+        gen, disc, seg = nets
+        params, opt, pools, made, metrics = state.params, state.opt, state.pools, None, {}
 
-        def log(player, total, terms, norm):
-            metrics.update({f"{player}/{name}": value for name, value in terms.items()})
-            metrics[f"{player}/total"], metrics[f"{player}/grad"] = total, norm
+        def move(name: str, loss: Callable, *args):
+            nonlocal params, opt
+            tx, seen, own_opt = (getattr(of, name) for of in (optimisers, nets, state.opt))
+            new, new_opt, total, aux, terms, norm = update(loss, tx, seen, own_opt, homes, *args)
+            params, opt = params._replace(**{name: new}), opt._replace(**{name: new_opt})
+            metrics.update({f"{name}/{term}": value for term, value in terms.items()})
+            metrics[f"{name}/total"], metrics[f"{name}/grad"] = total, norm
+            return aux
 
-        new = state.params
         if "gen" in phase.moves:
-            args = (disc, seg, apply, source, weights, phase.shape_weight)
-            new_gen, opt_gen, total, (made, terms), norm = update(
-                generator_loss, optimisers.gen, gen, opt.gen, *args
+            made = move(
+                "gen", generator_loss, disc, seg, apply, source, weights, phase.shape_weight
             )
-            new, opt = new._replace(gen=new_gen), opt._replace(gen=opt_gen)
-            log("gen", total, terms, norm)
         elif phase.reads_translations:
-            made = translate(apply.gen, gen, per_domain(lambda d: source[d].image))
+            made = {
+                home: there_and_back(apply.gen, gen[home], source[home].image) for home in source
+            }
         if "disc" in phase.moves:
-            fakes = made.fake
+            fakes = {home: volumes.fake for home, volumes in made.items()}
             if pools:
                 key = jax.random.fold_in(jax.random.key(seed), state.step)
-                pools, fakes = through_pools(pools, fakes, key)
-            args = (apply, real, fakes, weights)
-            new_disc, opt_disc, total, terms, norm = update(
-                discriminator_loss, optimisers.disc, disc, opt.disc, *args
-            )
-            new, opt = new._replace(disc=new_disc), opt._replace(disc=opt_disc)
-            log("disc", total, terms, norm)
+                pools, fakes = through_pools(homes, pools, made, key)
+            move("disc", discriminator_loss, apply, real, fakes, weights)
         if "seg" in phase.moves:
-            args = (apply, real, source, made, phase.seg_reads)
-            new_seg, opt_seg, total, terms, norm = update(
-                segmentor_loss, optimisers.seg, seg, opt.seg, *args
-            )
-            new, opt = new._replace(seg=new_seg), opt._replace(seg=opt_seg)
-            log("seg", total, terms, norm)
+            move("seg", segmentor_loss, apply, real, source, made, phase.seg_reads)
         metrics["finite"] = jnp.isfinite(sum(metrics.values()))
-        after = TrainState(state.step + 1, new, opt, pools)
+        after = TrainState(state.step + 1, params, opt, pools)
         if skip_nonfinite:
             unmoved = state._replace(step=after.step)
             after = jax.tree.map(partial(jnp.where, metrics["finite"]), after, unmoved)

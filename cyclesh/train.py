@@ -29,7 +29,7 @@ from cyclesh.run import (
     real_subjects,
     record_data,
 )
-from cyclesh.runtime.devices import set_up_training
+from cyclesh.runtime.devices import cores_are_devices, set_up_training
 from cyclesh.runtime.distributed import from_first, is_first
 from cyclesh.workdir import read_config
 
@@ -54,7 +54,7 @@ def train(
     devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(alone(run)))
-        if jax.device_count() > 1 and not quiet:
+        if jax.device_count() > 1 and not (quiet or cores_are_devices()):
             print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
         if not quiet:
             for line in real_subjects(run):

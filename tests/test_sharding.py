@@ -13,13 +13,14 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 from processes import Group, virtual_devices
-from tiny_runs import CLASSES, SHAPE, build, quick_jit, random_volumes, tiny_config
+from tiny_runs import CLASSES, QUICKLY, SHAPE, build, quick_jit, random_volumes, tiny_config
 from tiny_store import EACH_STEP, run_words, write_store
 from workdirs import require_same_but_for_rounding
 
 from cyclesh import halo, ops, state
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
+from cyclesh.homes import homes_of
 from cyclesh.runtime import sharding
 from cyclesh.runtime.logs import read_rows
 from cyclesh.state import Players
@@ -28,8 +29,15 @@ from cyclesh.step import make_step, make_weights
 BATCH = 2
 
 
-def compute(data: int, depth: int) -> ConfigDict:
-    return ConfigDict({"data_devices": data, "depth_devices": depth})
+def compute(data: int, depth: int, homes: int = 1) -> ConfigDict:
+    return ConfigDict(
+        {
+            "data_devices": data,
+            "home_devices": homes,
+            "depth_devices": depth,
+            "save_memory": False,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +96,45 @@ def test_slabs_are_pooled_as_whole_volumes_are(mesh, depth):
 # ------------------------------------------------------------------------------ the whole step
 
 
-def take_step(lowering: str, data: int, depth: int):
-    """The state after one joint step, its metrics, and the compiled program's text."""
-    config = tiny_config("joint")
+def take_step(lowering: str, data: int, depth: int, homes: int = 1, method: str = "joint", **optim):
+    """The state after one step, its metrics, and the compiled program's text."""
+    config = tiny_config(method)
     config.batch, config.loss.pool_size, config.compute.lowering = BATCH, 2 * BATCH, lowering
+    config.optim.update(optim)
     tiny = build(config)
-    mesh = sharding.make_mesh(compute(data, depth), BATCH, SHAPE[0])
+    mesh = sharding.make_mesh(compute(data, depth, homes), BATCH, SHAPE[0])
     nets = state.make_networks(config, CLASSES, mesh if depth > 1 else None)
-    step = make_step(nets, tiny.optimisers, state.make_phases(config)[-1], make_weights(config), 0)
+    phase, weights = state.make_phases(config)[-1], make_weights(config)
+    step = make_step(nets, tiny.optimisers, phase, weights, 0, homes=homes_of(mesh))
     batch = {"real": random_volumes(1, BATCH), "source": random_volumes(2, BATCH)}
     if mesh is None:
         return *quick_jit(step)(tiny.state, batch), ""
-    where = sharding.state_shardings(tiny.state, mesh)
-    jitted = quick_jit(
-        step,
-        in_shardings=(where, sharding.slabs(mesh)),
-        out_shardings=(where, sharding.everywhere(mesh)),
+    begun = sharding.working_state(
+        jax.device_put(tiny.state, sharding.state_shardings(tiny.state, mesh)), mesh
     )
-    program = jitted.lower(tiny.state, batch).compile()
-    return *program(jax.device_put(tiny.state, where), sharding.spread(batch, mesh)), (
-        program.as_text()
-    )
+    jitted = sharding.jit_spread(step, mesh, begun, save_memory=False)
+    batch = sharding.spread(batch, mesh)
+    program = jitted.lower(begun, batch).compile(compiler_options=QUICKLY)
+    text = program.as_text()
+    after, metrics = program(begun, batch)
+    return sharding.kept_state(after, mesh), metrics, text
+
+
+def require_alike(found: tuple, alone: tuple, what: object) -> None:
+    """The same metrics, gradients and fakes but for rounding."""
+    (after, metrics, _), (expected, numbers, _) = found, alone
+    assert metrics.keys() == numbers.keys()
+    for name, value in numbers.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=f"{name} {what}")
+    for name in Players._fields:
+        if getattr(expected.opt, name) is not None:
+            error = np.linalg.norm(gradient(after, name) - gradient(expected, name))
+            assert error <= 1e-5 * np.linalg.norm(gradient(expected, name)), (name, what)
+    for d in expected.pools:  # the fakes that they took
+        np.testing.assert_allclose(
+            after.pools[d].volumes, np.asarray(expected.pools[d].volumes), atol=1e-4
+        )
+        assert after.pools[d].count == expected.pools[d].count
 
 
 def largest_gathered(program: str) -> int:
@@ -135,21 +161,30 @@ def gradient(after, name: str) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("lowering", ["native", "folded"])
 def test_devices_together_give_the_numbers_of_one(lowering):
-    alone, expected, _ = take_step(lowering, 1, 1)
+    alone = take_step(lowering, 1, 1)
     for data, depth in ((2, 1), (1, 2), (2, 2)):
-        after, metrics, program = take_step(lowering, data, depth)
-        for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
-        for name in Players._fields:
-            error = np.linalg.norm(gradient(after, name) - gradient(alone, name))
-            assert error <= 1e-5 * np.linalg.norm(gradient(alone, name)), (name, data, depth)
-        assert largest_gathered(program) < math.prod(SHAPE) / 8
-        for d in DOMAINS:  # the fakes that the pool took
-            expected_pool = np.asarray(alone.pools[d].volumes)
-            np.testing.assert_allclose(after.pools[d].volumes, expected_pool, atol=1e-4)
-            assert after.pools[d].volumes.sharding.shard_shape(expected_pool.shape) == (
+        found = take_step(lowering, data, depth)
+        require_alike(found, alone, (data, depth))
+        assert largest_gathered(found[2]) < math.prod(SHAPE) / 8
+        for d in DOMAINS:
+            volumes = found[0].pools[d].volumes
+            assert volumes.sharding.shard_shape(volumes.shape) == (
                 BATCH // data, 2, SHAPE[0] // depth, *SHAPE[1:], 1,
             )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "optim"),
+    [("joint", {}), ("joint", {"clip_norm": 0.1}), ("ada", {}), ("baseline", {})],
+    ids=["joint", "clipped", "ada", "baseline"],
+)
+def test_homes_on_devices_of_their_own_give_the_numbers_of_one(method, optim):
+    alone = take_step("folded", 1, 1, method=method, **optim)
+    for data in (1, 2):
+        found = take_step("folded", data, 1, homes=2, method=method, **optim)
+        require_alike(found, alone, data)
+        assert largest_gathered(found[2]) == 0
 
 
 @pytest.mark.parametrize("depth", [8, 7])
@@ -177,7 +212,8 @@ def test_gathering_is_noticed(mesh):
     [(0, 1, 4, (4, 1)), (0, 1, 6, (3, 1)), (0, 2, 4, (2, 2)), (1, 2, 4, (1, 2)), (2, 1, 4, (2, 1))],
 )
 def test_devices_are_shared_out(data, depth, batch, shape):
-    assert sharding.make_mesh(compute(data, depth), batch, 8).devices.shape == shape
+    rows, slabs = shape
+    assert sharding.make_mesh(compute(data, depth), batch, 8).devices.shape == (rows, 1, slabs)
 
 
 @pytest.mark.parametrize(("data", "depth", "batch"), [(0, 1, 1), (1, 1, 4), (0, 1, 7)])
@@ -198,6 +234,48 @@ def test_one_device_needs_no_mesh(data, depth, batch):
 def test_what_devices_cannot_share_is_refused(data, depth, batch, slices, said):
     with pytest.raises(UserError, match=re.escape(said)):
         sharding.make_mesh(compute(data, depth), batch, slices)
+
+
+def devices_of(platform: str, count: int) -> list[SimpleNamespace]:
+    return [SimpleNamespace(process_index=0, id=i, platform=platform) for i in range(count)]
+
+
+def test_homes_share_devices_that_would_do_nothing_else(monkeypatch):
+    def homes(compute: ConfigDict, batch: int, devices: list) -> int:
+        return sharding._homes(compute, batch, devices)
+
+    for batch, count, expected in ((1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)):
+        found = homes(compute(0, 1, homes=0), batch, devices_of("gpu", count))
+        assert found == expected, (batch, count)
+    cpus = devices_of("cpu", 2)
+    assert homes(compute(0, 1, homes=0), 1, cpus) == 1  # whoever made two knows what for
+    monkeypatch.setattr(sharding, "cores_are_devices", lambda: True)
+    assert homes(compute(0, 1, homes=0), 1, cpus) == 2
+    assert homes(compute(0, 1, homes=1), 1, cpus) == 1
+    assert homes(compute(0, 2, homes=0), 1, cpus) == 1
+    saving = compute(0, 1, homes=0)
+    saving.save_memory = True
+    assert homes(saving, 1, cpus) == 1
+
+
+def test_homes_need_two_devices(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: devices_of("cpu", 1))
+    with pytest.raises(UserError, match="home_devices is 2; there is 1 cpu device; use 1, or 0"):
+        sharding.make_mesh(compute(0, 1, homes=2), 1, 8)
+
+
+def test_homes_and_rows_share_devices_and_processes_load_whole_rows(monkeypatch):
+    devices = [SimpleNamespace(process_index=i // 2, id=i, platform="cpu") for i in range(4)]
+    monkeypatch.setattr(sharding, "Mesh", lambda grid, names, **_: SimpleNamespace(
+        devices=grid, shape=dict(zip(names, grid.shape, strict=True))))  # fmt: skip
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    mesh = sharding.make_mesh(compute(0, 1, homes=2), 2, 8)
+    assert mesh.devices.shape == (2, 2, 1)
+    for process in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert sharding.data_share(mesh) == (process, 2)
+    devices[:] = devices[::2]  # one a process, which are a home each
+    assert sharding.data_share(sharding.make_mesh(compute(0, 1, homes=2), 1, 8)) == (0, 1)
 
 
 def test_volumes_lie_in_one_process_or_in_whole_ones(monkeypatch):
@@ -225,6 +303,7 @@ def test_a_batch_is_spread_as_it_is():
 # ---------------------------------------------------------------------------------- whole runs
 
 DEPTH = "--config.compute.depth_devices=2"
+HOMES = "--config.compute.home_devices=2"
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +320,14 @@ def straight(tmp_path_factory) -> tuple[list[str], Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "more"),
-    [((2, 1), ()), ((2, 1), (DEPTH,)), ((1, 2), (DEPTH,))],
-    ids=["batch, then one", "depth, then one", "one, then depth"],
+    [((2, 1), ()), ((2, 1), (DEPTH,)), ((1, 2), (DEPTH,)), ((2, 1), (HOMES,)), ((1, 2), (HOMES,))],
+    ids=[
+        "batch, then one",
+        "depth, then one",
+        "one, then depth",
+        "homes, then one",
+        "one, then homes",
+    ],
 )
 def test_a_stopped_run_goes_on_with_other_devices_and_ends_as_on_one(
     tmp_path, straight, devices, more

@@ -4,6 +4,7 @@ Losses take any callables as networks, so most of it is shown with functions of 
 step of real networks is computed a second time, written out domain by domain.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,14 +15,18 @@ import pytest
 from tiny_runs import build, initialised, quick_jit, random_volumes, tiny_config
 
 from cyclesh import state, step
-from cyclesh.domains import DOMAINS, Volumes, per_domain
+from cyclesh.domains import DOMAINS, Made, Volumes, other, per_domain
+from cyclesh.homes import BOTH, pairs
 from cyclesh.runtime.pool import Pool
 from cyclesh.state import Phase, Players, TrainState
-from cyclesh.step import Weights, generator_loss, make_step, make_weights, translate
+from cyclesh.step import Weights, generator_loss, make_step, make_weights, there_and_back
 
 ALL = ("gen", "disc", "seg")
 ALIKE = {"real": 1 / 3, "fake": 1 / 3, "rec": 1 / 3}
 REAL_ONLY = {"real": 1.0, "fake": 0.0, "rec": 0.0}
+
+
+both = partial(pairs, BOTH)
 
 
 def equal(a, b) -> bool:
@@ -34,13 +39,13 @@ def equal(a, b) -> bool:
 
 
 def test_each_generator_translates_into_its_own_domain():
-    made = translate(
-        lambda network, volume: f"{network}({volume})",
-        {"A": "G_A", "B": "G_B"},
-        {"A": "x_A", "B": "x_B"},
-    )
-    assert made.fake == {"A": "G_A(x_B)", "B": "G_B(x_A)"}
-    assert made.rec == {"A": "G_A(G_B(x_A))", "B": "G_B(G_A(x_B))"}
+    def gen(network, volume):
+        return f"{network}({volume})"
+
+    seen = both({"A": "G_A", "B": "G_B"})
+    made = {home: there_and_back(gen, seen[home], f"x_{home}") for home in DOMAINS}
+    assert made["A"] == ("G_B(x_A)", "G_A(G_B(x_A))")
+    assert made["B"] == ("G_A(x_B)", "G_B(G_A(x_B))")
 
 
 # ---------------------------------------------------------------- section 3.2, and what mends it
@@ -76,9 +81,8 @@ def toy_source():
 
 
 def toy_objective(gens, gamma):
-    total, (_, terms) = generator_loss(
-        gens, DISC, SEG, APPLY, toy_source(), Weights(10.0, 0.0, 0.5), gamma
-    )
+    nets = map(both, (gens, DISC, SEG))
+    total, (_, terms) = generator_loss(*nets, APPLY, toy_source(), Weights(10.0, 0.0, 0.5), gamma)
     return float(total), {name: float(term) for name, term in terms.items()}
 
 
@@ -137,9 +141,9 @@ def test_equation_3():
         "identity": abs(G_A * x_A - x_A).mean() + abs(G_B * x_B - x_B).mean(),
     }
     total, (made, got) = generator_loss(
-        {"A": G_A, "B": G_B},
-        {"A": D_A, "B": D_B},
-        {"A": S_A, "B": S_B},
+        both({"A": G_A, "B": G_B}),
+        both({"A": D_A, "B": D_B}),
+        both({"A": S_A, "B": S_B}),
         SCALAR,
         {d: Volumes(*map(jnp.asarray, volumes[d])) for d in DOMAINS},
         Weights(cycle=7.0, identity=3.0, disc=0.5),
@@ -150,7 +154,8 @@ def test_equation_3():
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
     expected = terms["adv"] + 7 * terms["cycle"] + 2 * terms["shape"] + 3 * terms["identity"]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
-    np.testing.assert_allclose(made.rec["A"], G_A * G_B * x_A, rtol=1e-6)
+    np.testing.assert_allclose(made["A"].rec, G_A * G_B * x_A, rtol=1e-6)
+    np.testing.assert_allclose(made["B"].fake, fake_A, rtol=1e-6)
 
 
 def test_terms_of_no_weight_are_not_computed():
@@ -158,8 +163,8 @@ def test_terms_of_no_weight_are_not_computed():
         raise AssertionError("called without need")
 
     _, (_, terms) = generator_loss(
-        {"A": G_A, "B": G_B},
-        {"A": D_A, "B": D_B},
+        both({"A": G_A, "B": G_B}),
+        both({"A": D_A, "B": D_B}),
         None,
         SCALAR._replace(seg=absent),
         {d: Volumes(*v) for d, v in random_volumes(0, shape=(2, 2, 2)).items()},
@@ -172,10 +177,10 @@ def test_terms_of_no_weight_are_not_computed():
 @pytest.mark.usefixtures("strict_ranks")
 def test_discriminators_tell_real_from_fake():
     real, made = (random_volumes(seed, shape=(2, 3, 4)) for seed in (0, 1))
-    fakes = {d: jnp.asarray(made[d][0]) for d in DOMAINS}
+    fakes = {home: jnp.asarray(made[other(home)][0]) for home in DOMAINS}
     weights = step.Weights(cycle=10.0, identity=0.0, disc=0.5)
-    total, terms = step.discriminator_loss(
-        {"A": D_A, "B": D_B}, SCALAR, {d: Volumes(*real[d]) for d in DOMAINS}, fakes, weights
+    total, (_, terms) = step.discriminator_loss(
+        both({"A": D_A, "B": D_B}), SCALAR, {d: Volumes(*real[d]) for d in DOMAINS}, fakes, weights
     )
     (x_A, _), (x_B, _), (f_A, _), (f_B, _) = *real.values(), *made.values()
     by_hand = {
@@ -185,6 +190,23 @@ def test_discriminators_tell_real_from_fake():
     for name, expected in by_hand.items():
         np.testing.assert_allclose(terms[name], expected, rtol=1e-5)
     np.testing.assert_allclose(total, 0.5 * (by_hand["real"] + by_hand["fake"]), rtol=1e-5)
+
+
+def test_segmentors_read_each_volume_with_the_labels_of_its_anatomy(monkeypatch):
+    read = []
+    monkeypatch.setattr(step.losses, "cross_entropy", lambda *args: read.append(args) or 1.0)
+    volumes = {d: Volumes(f"x_{d}", f"y_{d}") for d in DOMAINS}
+    made = {"A": Made("fake_B", "rec_A"), "B": Made("fake_A", "rec_B")}
+    apply = SCALAR._replace(seg=lambda network, volume: f"{network}({volume})")
+    total, (_, terms) = step.segmentor_loss(
+        both({"A": "S_A", "B": "S_B"}), apply, volumes, volumes, made, ALIKE
+    )
+    assert set(read) == {
+        ("S_A(x_A)", "y_A"), ("S_B(fake_B)", "y_A"), ("S_A(rec_A)", "y_A"),
+        ("S_B(x_B)", "y_B"), ("S_A(fake_A)", "y_B"), ("S_B(rec_B)", "y_B"),
+    }  # fmt: skip
+    assert len(read) == 6 and terms == {"real": 2, "fake": 2, "rec": 2}
+    np.testing.assert_allclose(total, 2)
 
 
 # ----------------------------------------------------------------------- steps of toy networks

@@ -17,13 +17,8 @@ CLASSES = 3
 SHAPE = (8, 8, 8)
 
 # Half the compile time; the arithmetic of volumes this small is nothing.
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = partial(jax.jit, compiler_options=QUICKLY)
 
 
 class Tiny(NamedTuple):

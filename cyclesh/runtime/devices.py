@@ -1,7 +1,9 @@
 """How this program uses JAX: compiled programs kept, and training steps compiled for memory."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -10,10 +12,15 @@ from jax.stages import Compiled
 
 from cyclesh.runtime import memory
 
+ONE_FLAG = "xla_force_host_platform_device_count"
+PATIENCE_S = 10**6
+_made_of_cores: list[bool] = []
+
 
 def set_up_training(folder: Path) -> None:
-    """JAX as whatever may train uses it, judges included: `use_compilation_cache`, `run_inline`."""
+    """JAX as whatever may train uses it, judges included: all that follows here."""
     use_compilation_cache(folder)
+    use_cores()
     run_inline()
 
 
@@ -26,6 +33,26 @@ def use_compilation_cache(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def use_cores() -> None:
+    """Let a CPU of several cores be two devices; to be called before any program has run.
+
+    A convolution runs on one core, and XLA hands what it could run beside it to another core only
+    where more than eight operations are ready. Two devices are two programs, each with a core.
+    What the user said of the number of devices holds, and processes that train together have one.
+    """
+    several = len(os.sched_getaffinity(0)) > 1 if sys.platform == "linux" else os.cpu_count() > 1
+    unsaid = jax.config.jax_num_cpu_devices < 1 and ONE_FLAG not in os.environ.get("XLA_FLAGS", "")
+    if several and unsaid and not jax.distributed.is_initialized():
+        with suppress(RuntimeError):  # programs have run, and it stays as it is
+            jax.config.update("jax_num_cpu_devices", 2)
+            _made_of_cores.append(True)
+
+
+def cores_are_devices() -> bool:
+    """Whether this machine's CPU is two devices because of `use_cores`."""
+    return bool(_made_of_cores) and jax.default_backend() == "cpu"
 
 
 def run_inline() -> None:
@@ -60,9 +87,14 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     which keeps all cores busy and the volumes of all three updates alive. With ``save_memory`` it
     orders operations for memory instead. Accelerators always do.
     """
-    options = None
-    if save_memory and jax.default_backend() == "cpu":
-        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    options = {}
+    if jax.default_backend() == "cpu":
+        if save_memory:
+            options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+        if shardings:
+            # By default devices that wait 40 s for another kill the process: as after a laptop's
+            # sleep, or under a debugger.
+            options["xla_cpu_collective_call_terminate_timeout_seconds"] = PATIENCE_S
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
 
 

@@ -1,11 +1,13 @@
 """Where a run's arrays live when it has several devices.
 
-A mesh of (data, depth): the volumes of a batch are spread over the first axis, the depth of each
-volume over the second, and every device holds all parameters. The step is the program of one
-device: losses are means over the global batch, and XLA adds the sums over devices.
+A mesh of (data, home, depth): the volumes of a batch are spread over the first axis, what is done
+with those of one domain and of the other over the second (`homes`), the depth of each volume over
+the third, and every device holds all parameters. The step is the program of one device: losses are
+means over the global batch, and XLA adds the sums over devices.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,8 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 from cyclesh.errors import UserError
 from cyclesh.halo import DATA, DEPTH, SLABS
-from cyclesh.runtime.devices import jit_step
+from cyclesh.homes import HOME, gather_homes, has_homes, is_spread, over_homes, spread_homes
+from cyclesh.runtime.devices import cores_are_devices, jit_step
 from cyclesh.runtime.pool import Pool
+from cyclesh.state import TrainState
 
 
 def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
@@ -27,7 +31,7 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
     Raises: UserError where there are fewer devices than asked for, or they cannot share evenly.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    slabs = compute.depth_devices
+    slabs, homes = compute.depth_devices, _homes(compute, batch, devices)
     if slabs > len(devices):
         raise UserError(
             f"--config: compute.depth_devices is {slabs}; {_there_are(devices)}; ask for fewer"
@@ -37,20 +41,25 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
             f"--config: compute.depth_devices is {slabs}; {depth} slices do not divide by it; "
             "use a divisor, or another shape"
         )
-    rows = compute.data_devices or _most_rows(batch, len(devices) // slabs)
-    if rows * slabs > len(devices):
+    if homes > len(devices):
+        raise UserError(
+            f"--config: compute.home_devices is {homes}; {_there_are(devices)}; use 1, or 0"
+        )
+    each = homes * slabs  # devices of a row
+    rows = compute.data_devices or _most_rows(batch, len(devices) // each)
+    if rows * each > len(devices):
         raise UserError(
             f"--config: compute.data_devices is {compute.data_devices}; {_there_are(devices)}"
-            f"{f' for {slabs} a volume' if slabs > 1 else ''}; ask for fewer"
+            f"{f' for {each} a volume' if each > 1 else ''}; ask for fewer"
         )
     if batch % rows:
         raise UserError(
             f"--config: batch is {batch}; {rows} devices cannot share it; use a multiple of {rows}"
         )
-    if jax.process_count() > 1 and rows * slabs != len(devices):
+    if jax.process_count() > 1 and rows * each != len(devices):
         raise UserError(
             f"--config: batch is {batch}; {len(devices)} devices of {jax.process_count()} "
-            f"processes must all share it; use a multiple of {len(devices) // slabs}"
+            f"processes must all share it; use a multiple of {len(devices) // each}"
         )
     mine = len(devices) // jax.process_count()
     if jax.process_count() > 1 and mine % slabs and slabs % mine:
@@ -58,10 +67,20 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
             f"--config: compute.depth_devices is {slabs}; with {mine} devices a process volumes "
             "would lie across parts of several; use a divisor or a multiple"
         )
-    if rows * slabs == 1:
+    if rows * each == 1:
         return None
-    grid = np.array(devices[: rows * slabs]).reshape(rows, slabs)
-    return Mesh(grid, (DATA, DEPTH), axis_types=(AxisType.Auto, AxisType.Auto))
+    grid = np.array(devices[: rows * each]).reshape(rows, homes, slabs)
+    return Mesh(grid, (DATA, HOME, DEPTH), axis_types=(AxisType.Auto,) * 3)
+
+
+def _homes(compute, batch: int, devices: Sequence) -> int:
+    """Devices that share the domains' volumes: 2 where they would do nothing else."""
+    if compute.home_devices or compute.depth_devices > 1:
+        return compute.home_devices or 1
+    if devices[0].platform == "cpu":  # two hold the arrays of twice as many layers
+        return 2 if cores_are_devices() and not compute.save_memory else 1
+    rows = compute.data_devices or _most_rows(batch, len(devices))
+    return 2 if 2 * rows <= len(devices) else 1
 
 
 def _most_rows(batch: int, available: int) -> int:
@@ -86,7 +105,9 @@ def data_share(mesh: Mesh | None) -> tuple[int, int]:
         return 0, 1
     me = jax.process_index()
     rows = [
-        i for i, row in enumerate(mesh.devices) if any(device.process_index == me for device in row)
+        i
+        for i, row in enumerate(mesh.devices)
+        if any(device.process_index == me for device in row.flat)
     ]
     return rows[0] // len(rows), mesh.shape[DATA] // len(rows)
 
@@ -101,15 +122,44 @@ def slabs(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, SLABS)
 
 
-def state_shardings(state, mesh: Mesh):
-    """Of each leaf of a training state: history pools as the batch they came from, else copies."""
+def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+    """Of each leaf of a training state: history pools as the batch they came from, else copies.
+
+    A state that is spread by home has each home's part on its devices.
+    """
+    lead = (HOME,) if is_spread(state) else ()
 
     def of(leaf):
         if isinstance(leaf, Pool):
-            return Pool(NamedSharding(mesh, P(DATA, None, DEPTH)), everywhere(mesh))
-        return everywhere(mesh)
+            volumes = P(*lead, DATA, None, DEPTH)
+            return Pool(NamedSharding(mesh, volumes), NamedSharding(mesh, P(*lead)))
+        return NamedSharding(mesh, P(*lead))
 
-    return jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, Pool))
+    placed = jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, Pool))
+    return placed._replace(step=everywhere(mesh))
+
+
+def working_shapes(shapes: TrainState, mesh: Mesh | None) -> TrainState:
+    """The shapes of a state as a step takes it (`working_state`)."""
+    return jax.eval_shape(partial(spread_homes, mesh=mesh), shapes)
+
+
+def working_state(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """A state where the step takes it, from how it is kept in checkpoints."""
+    return _laid_out(spread_homes, state, mesh)
+
+
+def kept_state(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """Inverse of `working_state`."""
+    return _laid_out(gather_homes, state, mesh)
+
+
+def _laid_out(change: Callable, state: TrainState, mesh: Mesh | None) -> TrainState:
+    if not has_homes(mesh):
+        return state
+    change = partial(change, mesh=mesh)
+    where = state_shardings(jax.eval_shape(change, state), mesh)
+    return jax.jit(change, out_shardings=where)(state)
 
 
 def spread(batch, mesh: Mesh | None):
@@ -137,15 +187,18 @@ def spread_batch(batch: dict, mesh: Mesh | None) -> dict:
     return {"real": real, "source": real if shared else spread(batch["source"], mesh)}
 
 
-def jit_spread(step: Callable, mesh: Mesh | None, state, save_memory: bool) -> Callable:
-    """`jit_step` of a step on a mesh, whose state lives as ``state`` says (`state_shardings`)."""
+def jit_spread(
+    step: Callable, mesh: Mesh | None, shapes: TrainState, save_memory: bool
+) -> Callable:
+    """`jit_step` of a step on a mesh, for states of such `working_shapes`."""
     if mesh is None:
         return jit_step(step, save_memory)
+    where = state_shardings(shapes, mesh)
     return jit_step(
-        step,
+        over_homes(step, mesh),
         save_memory,
-        in_shardings=(state, slabs(mesh)),
-        out_shardings=(state, everywhere(mesh)),
+        in_shardings=(where, slabs(mesh)),
+        out_shardings=(where, everywhere(mesh)),
     )
 
 
