@@ -223,3 +223,14 @@ def test_what_is_shown_with_the_example_model_runs_and_gives_what_is_said(tmp_pa
         for name in ("near", "far")
     ]
     assert found == pytest.approx(list(map(float, said.groups())), abs=3)
+
+
+def test_the_tests_that_promises_name_exist():
+    named = [
+        (page.name, *found)
+        for page in PAGES
+        for found in re.findall(r"`(tests/\w+\.py)::(test_\w+)`", page.read_text())
+    ]
+    assert len(named) > 20
+    for page, file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), (page, file, test)
