@@ -1,5 +1,6 @@
 """How steps are compiled: in place, and for memory where that is asked for."""
 
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_line import ROOT
+from processes import virtual_devices
 from tiny_runs import tiny_config
 
 from configs import default
@@ -75,6 +77,33 @@ print(all(product(x).is_ready() for _ in range(5)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+CORES = """
+import os, sys
+import jax
+from cyclesh.runtime.devices import cores_are_devices, use_cores
+if sys.argv[1] == "one core":
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+if sys.argv[1] == "too late":
+    jax.devices()
+use_cores()
+print(jax.device_count(), cores_are_devices())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [("several cores", "2 True"), ("one core", "1 False"), ("said", "3 False"),
+     ("too late", "1 False")],
+)  # fmt: skip
+def test_a_cpu_of_several_cores_is_two_devices(case, expected):
+    env = {**os.environ, **(virtual_devices(3) if case == "said" else {})}
+    command = [sys.executable, "-c", CORES, case]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == expected, done.stderr
 
 
 @pytest.mark.parametrize("share", [0, 0.5])

@@ -226,6 +226,7 @@ BAD = [
     ("model.generator", "u-net"),
     ("compute.dtype", "float16"),
     ("compute.lowering", "fast"),
+    ("compute.home_devices", 3),
     ("judge.epochs", 0),
     ("schedule.patience", 0),
     ("schedule.metric", "val/loss"),
@@ -313,3 +314,16 @@ def test_the_edge_of_what_works_is_allowed():
     config.loss.pool_size = config.schedule.decay_epochs = 0
     config.augment.update({"shift_mm": 0.0, "rotate_deg": 0.0, "scale": 0.0})
     validate(config)
+
+
+def test_homes_and_slabs_do_not_go_together():
+    config = default.build("tiny", "joint")
+    config.compute.home_devices = config.compute.depth_devices = 2
+    with pytest.raises(UserError, match=r"compute.home_devices.*depth is spread.*use 1"):
+        validate(config)
+
+
+def test_a_config_of_before_there_were_homes_is_read():
+    entries = to_json(default.build("tiny", "joint"))
+    del entries["compute"]["home_devices"]
+    assert from_json(entries).compute.home_devices == 0

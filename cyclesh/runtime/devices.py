@@ -14,7 +14,7 @@ from cyclesh.runtime import memory
 
 ONE_FLAG = "xla_force_host_platform_device_count"
 PATIENCE_S = 10**6
-_made_of_cores: list[bool] = []
+CORES = 2  # of a CPU, as devices: one for the volumes of each domain (`homes`)
 
 
 def set_up_training(folder: Path) -> None:
@@ -46,13 +46,12 @@ def use_cores() -> None:
     unsaid = jax.config.jax_num_cpu_devices < 1 and ONE_FLAG not in os.environ.get("XLA_FLAGS", "")
     if several and unsaid and not jax.distributed.is_initialized():
         with suppress(RuntimeError):  # programs have run, and it stays as it is
-            jax.config.update("jax_num_cpu_devices", 2)
-            _made_of_cores.append(True)
+            jax.config.update("jax_num_cpu_devices", CORES)
 
 
 def cores_are_devices() -> bool:
-    """Whether this machine's CPU is two devices because of `use_cores`."""
-    return bool(_made_of_cores) and jax.default_backend() == "cpu"
+    """Whether this machine's CPU is two devices, as `use_cores` makes it."""
+    return jax.config.jax_num_cpu_devices == CORES and jax.default_backend() == "cpu"
 
 
 def run_inline() -> None:

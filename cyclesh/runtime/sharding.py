@@ -7,10 +7,11 @@ means over the global batch, and XLA adds the sums over devices.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -146,20 +147,21 @@ def working_shapes(shapes: TrainState, mesh: Mesh | None) -> TrainState:
 
 def working_state(state: TrainState, mesh: Mesh | None) -> TrainState:
     """A state where the step takes it, from how it is kept in checkpoints."""
-    return _laid_out(spread_homes, state, mesh)
+    return _layout(spread_homes, mesh)(state) if has_homes(mesh) else state
 
 
 def kept_state(state: TrainState, mesh: Mesh | None) -> TrainState:
     """Inverse of `working_state`."""
-    return _laid_out(gather_homes, state, mesh)
+    return _layout(gather_homes, mesh)(state) if has_homes(mesh) else state
 
 
-def _laid_out(change: Callable, state: TrainState, mesh: Mesh | None) -> TrainState:
-    if not has_homes(mesh):
-        return state
-    change = partial(change, mesh=mesh)
-    where = state_shardings(jax.eval_shape(change, state), mesh)
-    return jax.jit(change, out_shardings=where)(state)
+@cache  # compiled once, and not at each checkpoint
+def _layout(change: Callable, mesh: Mesh) -> Callable:
+    def laid_out(state: TrainState) -> TrainState:
+        changed = change(state, mesh)
+        return lax.with_sharding_constraint(changed, state_shardings(changed, mesh))
+
+    return jax.jit(laid_out)
 
 
 def spread(batch, mesh: Mesh | None):
