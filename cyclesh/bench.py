@@ -20,7 +20,16 @@ from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Made, Volumes, per_domain
-from cyclesh.homes import HOME, homes_of, over_homes, pairs
+from cyclesh.halo import HOME
+from cyclesh.homes import (
+    homes_of,
+    kept_state,
+    over_homes,
+    pairs,
+    working_shapes,
+    working_shardings,
+    working_state,
+)
 from cyclesh.runtime import sharding
 from cyclesh.runtime.devices import (
     compile_step,
@@ -69,12 +78,12 @@ class Workload:
     @cached_property
     def state(self) -> TrainState:
         """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
-        return sharding.working_state(jax.device_put(self._new_state(), self._kept()), self.mesh)
+        return working_state(jax.device_put(self._new_state(), self._kept()), self.mesh)
 
     @cached_property
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
-        return sharding.working_shapes(self._kept_shapes, self.mesh)
+        return working_shapes(self._kept_shapes, self.mesh)
 
     @cached_property
     def _kept_shapes(self) -> TrainState:
@@ -107,7 +116,9 @@ class Workload:
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
         save_memory = self.config.compute.save_memory
-        return sharding.jit_spread(self.step(), self.mesh, self.state_shapes, save_memory)
+        where = working_shardings(self.state_shapes, self.mesh)
+        step = over_homes(self.step(), self.mesh)
+        return sharding.jit_spread(step, self.mesh, where, save_memory)
 
 
 class RandomStore:
@@ -306,7 +317,7 @@ def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, t
     domain = DOMAINS[0]
     volume = jax.device_put(jax.device_get(batch["real"][domain][0])[:1])
     apply = applied(work.nets)
-    params = sharding.kept_state(current, work.mesh).params
+    params = kept_state(current, work.mesh).params
     trained = {name: getattr(params, name) for name in ("gen", "seg")}
     return {
         name: (getattr(apply, name), sharding.on_one_device(trees[domain]), volume)

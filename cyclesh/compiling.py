@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 from jax.stages import Compiled, Lowered
 
-from cyclesh.homes import homes_of
+from cyclesh.homes import homes_of, over_homes, working_shapes, working_shardings
 from cyclesh.run import Run
 from cyclesh.runtime.devices import tidy_up
-from cyclesh.runtime.sharding import depth_mesh, jit_spread, working_shapes
+from cyclesh.runtime.sharding import depth_mesh, jit_spread
 from cyclesh.state import Phase
 from cyclesh.step import batch_shapes, make_step, make_weights
 
@@ -56,5 +56,6 @@ def lower_step(run: Run, phase: Phase) -> Lowered:
         nets, run.optimisers, phase, make_weights(config), config.seed, skips, homes_of(run.mesh)
     )
     shapes = working_shapes(run.state_shapes, run.mesh)
-    jitted = jit_spread(step, run.mesh, shapes, config.compute.save_memory)
+    where = working_shardings(shapes, run.mesh)
+    jitted = jit_spread(over_homes(step, run.mesh), run.mesh, where, config.compute.save_memory)
     return jitted.lower(shapes, batch_shapes(config.batch, run.store.description.shape))

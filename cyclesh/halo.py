@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from cyclesh import ops
 
-# The axes of a mesh: volumes of a batch, and slabs of each volume.
-DATA, DEPTH = "data", "depth"
+# The axes of a mesh: volumes of a batch, the domain that they are of (`homes`), and slabs of each.
+DATA, HOME, DEPTH = "data", "home", "depth"
 SLABS = P(DATA, DEPTH)
 
 

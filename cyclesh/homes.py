@@ -10,6 +10,7 @@ the one that this device has (`One`).
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -20,9 +21,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cyclesh.domains import DOMAINS, other, per_domain
+from cyclesh.halo import HOME
+from cyclesh.runtime import sharding
 from cyclesh.state import TrainState
 
-HOME = "home"  # the axis of a mesh: two devices, or two rows of them, one for each home
 HERE = "here"  # the one home at hand
 
 
@@ -104,11 +106,6 @@ SPREAD = TrainState(step=P(), params=P(HOME), opt=P(HOME), pools=P(HOME))
 STEP = (SPREAD, P())  # what a step gives: a state, and metrics
 
 
-def is_spread(state: TrainState) -> bool:
-    """Whether it is what `spread_homes` made."""
-    return any(HERE in trees for trees in state.params if trees is not None)
-
-
 def spread_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
     """The state as `over_homes` takes it; as it is where no devices share the homes."""
     if not has_homes(mesh):
@@ -158,6 +155,38 @@ def _both(tree, take: Callable):
 
 def _of_domains(part) -> bool:
     return isinstance(part, dict) and part.keys() == set(DOMAINS)
+
+
+def working_shapes(shapes: TrainState, mesh: Mesh | None) -> TrainState:
+    """The shapes of a state as a step takes it (`working_state`)."""
+    return jax.eval_shape(partial(spread_homes, mesh=mesh), shapes)
+
+
+def working_state(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """A state where the step takes it, from how it is kept in checkpoints."""
+    return _layout(spread_homes, mesh, True)(state) if has_homes(mesh) else state
+
+
+def kept_state(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """Inverse of `working_state`."""
+    return _layout(gather_homes, mesh, False)(state) if has_homes(mesh) else state
+
+
+@cache  # compiled once, and not at each checkpoint
+def _layout(change: Callable, mesh: Mesh, by_home: bool) -> Callable:
+    def laid_out(state: TrainState) -> TrainState:
+        changed = change(state, mesh)
+        where = sharding.state_shardings(changed, mesh, by_home)
+        return lax.with_sharding_constraint(changed, where)
+
+    return jax.jit(laid_out)
+
+
+def working_shardings(shapes: TrainState, mesh: Mesh | None) -> TrainState | None:
+    """Where the arrays of a state of such `working_shapes` live; None where one device has all."""
+    if mesh is None:
+        return None
+    return sharding.state_shardings(shapes, mesh, by_home=has_homes(mesh))
 
 
 def over_homes(step: Callable, mesh: Mesh | None, out: object = STEP) -> Callable:

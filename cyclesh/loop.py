@@ -16,12 +16,13 @@ from cyclesh.compiling import Steps
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
+from cyclesh.homes import kept_state, working_state
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
 from cyclesh.runtime.logs import RunLog, read_rows
 from cyclesh.runtime.progress import Progress
-from cyclesh.runtime.sharding import kept_state, on_one_device, working_state
+from cyclesh.runtime.sharding import on_one_device
 from cyclesh.scoring.slices import PLANES, cut
 from cyclesh.settings import STOP_METRICS
 from cyclesh.state import Phase, Players, TrainState

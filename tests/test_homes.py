@@ -39,7 +39,7 @@ def test_a_state_is_spread_by_home_and_gathered_again():
     config.loss.pool_size = 4
     state = numbered(build(config).state)
     # A number that both domains share, Adam's count, is the same for both.
-    spread = sharding.working_state(state, mesh)
+    spread = homes.working_state(state, mesh)
     first, second = (spread.params.seg["here"]["encode0a"]["Conv_0"]["kernel"][i] for i in (0, 1))
     for domain, here in zip(DOMAINS, (first, second), strict=True):
         own = state.params.seg[domain]["encode0a"]["Conv_0"]["kernel"]
@@ -49,7 +49,7 @@ def test_a_state_is_spread_by_home_and_gathered_again():
     for part in (spread.params, spread.opt, spread.pools):
         for leaf in jax.tree.leaves(part):
             assert leaf.sharding.shard_shape(leaf.shape) == (1, *leaf.shape[1:])
-    kept = sharding.kept_state(spread, mesh)
+    kept = homes.kept_state(spread, mesh)
     assert jax.tree.structure(kept) == jax.tree.structure(state)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, kept, state)))
 
@@ -57,7 +57,7 @@ def test_a_state_is_spread_by_home_and_gathered_again():
 def test_without_devices_for_them_nothing_is_spread():
     config = tiny_config("joint")
     state = build(config).state
-    assert sharding.working_state(state, None) is state is sharding.kept_state(state, None)
+    assert homes.working_state(state, None) is state is homes.kept_state(state, None)
     rows = sharding.make_mesh(
         tiny_config("joint").compute.copy_and_resolve_references(), 2, SHAPE[0]
     )

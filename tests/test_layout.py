@@ -21,6 +21,7 @@ LAYERS = (
     ("halo",),
     ("networks", "losses", *FOLDERS),
     ("settings", "state"),
+    ("homes",),
     ("step",),
     (USERS,),
     ("loop",),

@@ -18,9 +18,9 @@ from tiny_store import EACH_STEP, run_words, write_store
 from workdirs import require_same_but_for_rounding
 
 from cyclesh import halo, ops, state
+from cyclesh import homes as homes_module
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
-from cyclesh.homes import homes_of
 from cyclesh.runtime import sharding
 from cyclesh.runtime.logs import read_rows
 from cyclesh.state import Players
@@ -105,19 +105,21 @@ def take_step(lowering: str, data: int, depth: int, homes: int = 1, method: str 
     mesh = sharding.make_mesh(compute(data, depth, homes), BATCH, SHAPE[0])
     nets = state.make_networks(config, CLASSES, mesh if depth > 1 else None)
     phase, weights = state.make_phases(config)[-1], make_weights(config)
-    step = make_step(nets, tiny.optimisers, phase, weights, 0, homes=homes_of(mesh))
+    step = make_step(nets, tiny.optimisers, phase, weights, 0, homes=homes_module.homes_of(mesh))
     batch = {"real": random_volumes(1, BATCH), "source": random_volumes(2, BATCH)}
     if mesh is None:
         return *quick_jit(step)(tiny.state, batch), ""
-    begun = sharding.working_state(
+    begun = homes_module.working_state(
         jax.device_put(tiny.state, sharding.state_shardings(tiny.state, mesh)), mesh
     )
-    jitted = sharding.jit_spread(step, mesh, begun, save_memory=False)
+    where = homes_module.working_shardings(begun, mesh)
+    step = homes_module.over_homes(step, mesh)
+    jitted = sharding.jit_spread(step, mesh, where, save_memory=False)
     batch = sharding.spread(batch, mesh)
     program = jitted.lower(begun, batch).compile(compiler_options=QUICKLY)
     text = program.as_text()
     after, metrics = program(begun, batch)
-    return sharding.kept_state(after, mesh), metrics, text
+    return homes_module.kept_state(after, mesh), metrics, text
 
 
 def require_alike(found: tuple, alone: tuple, what: object) -> None:

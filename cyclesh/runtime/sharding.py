@@ -7,20 +7,16 @@ means over the global batch, and XLA adds the sums over devices.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
 
 import jax
 import numpy as np
-from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cyclesh.errors import UserError
-from cyclesh.halo import DATA, DEPTH, SLABS
-from cyclesh.homes import HOME, gather_homes, has_homes, is_spread, over_homes, spread_homes
+from cyclesh.halo import DATA, DEPTH, HOME, SLABS
 from cyclesh.runtime.devices import cores_are_devices, jit_step
 from cyclesh.runtime.pool import Pool
-from cyclesh.state import TrainState
 
 
 def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
@@ -123,12 +119,12 @@ def slabs(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, SLABS)
 
 
-def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+def state_shardings(state, mesh: Mesh, by_home: bool = False):
     """Of each leaf of a training state: history pools as the batch they came from, else copies.
 
-    A state that is spread by home has each home's part on its devices.
+    by_home: of a state that is spread by home (`homes`): each home's part on its devices.
     """
-    lead = (HOME,) if is_spread(state) else ()
+    lead = (HOME,) if by_home else ()
 
     def of(leaf):
         if isinstance(leaf, Pool):
@@ -138,30 +134,6 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
 
     placed = jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, Pool))
     return placed._replace(step=everywhere(mesh))
-
-
-def working_shapes(shapes: TrainState, mesh: Mesh | None) -> TrainState:
-    """The shapes of a state as a step takes it (`working_state`)."""
-    return jax.eval_shape(partial(spread_homes, mesh=mesh), shapes)
-
-
-def working_state(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """A state where the step takes it, from how it is kept in checkpoints."""
-    return _layout(spread_homes, mesh)(state) if has_homes(mesh) else state
-
-
-def kept_state(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """Inverse of `working_state`."""
-    return _layout(gather_homes, mesh)(state) if has_homes(mesh) else state
-
-
-@cache  # compiled once, and not at each checkpoint
-def _layout(change: Callable, mesh: Mesh) -> Callable:
-    def laid_out(state: TrainState) -> TrainState:
-        changed = change(state, mesh)
-        return lax.with_sharding_constraint(changed, state_shardings(changed, mesh))
-
-    return jax.jit(laid_out)
 
 
 def spread(batch, mesh: Mesh | None):
@@ -189,18 +161,15 @@ def spread_batch(batch: dict, mesh: Mesh | None) -> dict:
     return {"real": real, "source": real if shared else spread(batch["source"], mesh)}
 
 
-def jit_spread(
-    step: Callable, mesh: Mesh | None, shapes: TrainState, save_memory: bool
-) -> Callable:
-    """`jit_step` of a step on a mesh, for states of such `working_shapes`."""
+def jit_spread(step: Callable, mesh: Mesh | None, state, save_memory: bool) -> Callable:
+    """`jit_step` of a step on a mesh, whose state lives as ``state`` says (`state_shardings`)."""
     if mesh is None:
         return jit_step(step, save_memory)
-    where = state_shardings(shapes, mesh)
     return jit_step(
-        over_homes(step, mesh),
+        step,
         save_memory,
-        in_shardings=(where, slabs(mesh)),
-        out_shardings=(where, everywhere(mesh)),
+        in_shardings=(state, slabs(mesh)),
+        out_shardings=(state, everywhere(mesh)),
     )
 
 
