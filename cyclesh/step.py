@@ -214,14 +214,14 @@ def make_step(
             {home: Volumes(*volumes) for home, volumes in homes.volumes(batch[kind]).items()}
             for kind in ("real", "source")
         )
-        nets = Players(*(pairs(homes, trees) for trees in state.params))
-        gen, disc, seg = nets
+        seen = Players(*(pairs(homes, trees) for trees in state.params))
+        gen, disc, seg = seen
         params, opt, pools, made, metrics = state.params, state.opt, state.pools, None, {}
 
         def move(name: str, loss: Callable, *args):
             nonlocal params, opt
-            tx, seen, own_opt = (getattr(of, name) for of in (optimisers, nets, state.opt))
-            new, new_opt, total, aux, terms, norm = update(loss, tx, seen, own_opt, homes, *args)
+            tx, own, own_opt = (getattr(of, name) for of in (optimisers, seen, state.opt))
+            new, new_opt, total, aux, terms, norm = update(loss, tx, own, own_opt, homes, *args)
             params, opt = params._replace(**{name: new}), opt._replace(**{name: new_opt})
             metrics.update({f"{name}/{term}": value for term, value in terms.items()})
             metrics[f"{name}/total"], metrics[f"{name}/grad"] = total, norm
