@@ -19,13 +19,12 @@ from cyclesh import state
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
-from cyclesh.domains import DOMAINS, Made, Volumes, per_domain
+from cyclesh.domains import DOMAINS, Made, per_domain
 from cyclesh.halo import HOME
 from cyclesh.homes import (
     homes_of,
     kept_state,
     over_homes,
-    pairs,
     working_shapes,
     working_shardings,
     working_state,
@@ -45,9 +44,11 @@ from cyclesh.step import (
     generator_loss,
     make_step,
     make_weights,
+    networks_at,
     segmentor_loss,
-    there_and_back,
+    translate,
     update,
+    volumes_at,
 )
 
 STEPS = 10  # timed, unless the config says how many
@@ -256,17 +257,10 @@ def make_parts(work: Workload) -> dict[str, Callable]:
     apply, homes = applied(work.nets_of_step()), homes_of(work.mesh)
     weights, phase = make_weights(work.config), work.phase
 
-    def source_of(batch: dict) -> dict[str, Volumes]:
-        volumes = homes.volumes(batch["source"])
-        return {home: Volumes(*arrays) for home, arrays in volumes.items()}
-
-    def nets_of(current: TrainState) -> Players:
-        return Players(*(pairs(homes, trees) for trees in current.params))
-
     def part(name: str, loss: Callable, arguments: Callable) -> Callable:
         def run(current: TrainState, batch: dict):
-            nets, opt = nets_of(current), getattr(current.opt, name)
-            args = arguments(nets, source_of(batch))
+            nets, opt = networks_at(homes, current.params), getattr(current.opt, name)
+            args = arguments(nets, volumes_at(homes, batch["source"]))
             return update(
                 loss, getattr(work.optimisers, name), getattr(nets, name), opt, homes, *args
             )[:2]
@@ -278,13 +272,11 @@ def make_parts(work: Workload) -> dict[str, Callable]:
         return {home: Made(image, image) for home, (image, _) in source.items()}
 
     def fakes(source: dict) -> dict:
-        return {home: image for home, (image, _) in source.items()}
+        return {home: made.fake for home, made in stand_ins(source).items()}
 
-    def translate(current: TrainState, batch: dict) -> tuple[dict]:
-        gen, source = nets_of(current).gen, source_of(batch)
-        return (
-            {home: there_and_back(apply.gen, gen[home], source[home].image) for home in source},
-        )
+    def translation(current: TrainState, batch: dict) -> tuple[dict]:
+        gen = networks_at(homes, current.params).gen
+        return (translate(apply.gen, gen, volumes_at(homes, batch["source"])),)
 
     parts = {
         "gen": part(
@@ -305,7 +297,7 @@ def make_parts(work: Workload) -> dict[str, Callable]:
     }
     used = {name: parts[name] for name in phase.moves}
     if phase.reads_translations and "gen" not in phase.moves:
-        used["translate"] = over_homes(translate, work.mesh, out=(P(HOME),))
+        used["translate"] = over_homes(translation, work.mesh, out=(P(HOME),))
     return used
 
 

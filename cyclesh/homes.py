@@ -10,7 +10,7 @@ the one that this device has (`One`).
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -106,10 +106,8 @@ SPREAD = TrainState(step=P(), params=P(HOME), opt=P(HOME), pools=P(HOME))
 STEP = (SPREAD, P())  # what a step gives: a state, and metrics
 
 
-def spread_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
-    """The state as `over_homes` takes it; as it is where no devices share the homes."""
-    if not has_homes(mesh):
-        return state
+def spread_homes(state: TrainState) -> TrainState:
+    """The state as `over_homes` takes it where devices share the homes."""
 
     def behind(tree, swapped: bool = False):
         order = DOMAINS[::-1] if swapped else DOMAINS
@@ -120,10 +118,8 @@ def spread_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
     )
 
 
-def gather_homes(state: TrainState, mesh: Mesh | None) -> TrainState:
+def gather_homes(state: TrainState) -> TrainState:
     """Inverse of `spread_homes`."""
-    if not has_homes(mesh):
-        return state
 
     def apart(tree, swapped: bool = False):
         return _both(tree, lambda d, x: x[DOMAINS.index(other(d) if swapped else d)])
@@ -144,22 +140,24 @@ def _both(tree, take: Callable):
     """Inverse of `_only`: ``take(domain, array)`` of a stacked array is a domain's part."""
 
     def part(part):
-        if isinstance(part, dict) and part.keys() == {HERE}:
+        if _of_home(part):
             return per_domain(lambda d: jax.tree.map(lambda x: take(d, x), part[HERE]))
         return take(DOMAINS[0], part)
 
-    return jax.tree.map(
-        part, tree, is_leaf=lambda part: isinstance(part, dict) and part.keys() == {HERE}
-    )
+    return jax.tree.map(part, tree, is_leaf=_of_home)
 
 
 def _of_domains(part) -> bool:
     return isinstance(part, dict) and part.keys() == set(DOMAINS)
 
 
+def _of_home(part) -> bool:
+    return isinstance(part, dict) and part.keys() == {HERE}
+
+
 def working_shapes(shapes: TrainState, mesh: Mesh | None) -> TrainState:
     """The shapes of a state as a step takes it (`working_state`)."""
-    return jax.eval_shape(partial(spread_homes, mesh=mesh), shapes)
+    return jax.eval_shape(spread_homes, shapes) if has_homes(mesh) else shapes
 
 
 def working_state(state: TrainState, mesh: Mesh | None) -> TrainState:
@@ -175,7 +173,7 @@ def kept_state(state: TrainState, mesh: Mesh | None) -> TrainState:
 @cache  # compiled once, and not at each checkpoint
 def _layout(change: Callable, mesh: Mesh, by_home: bool) -> Callable:
     def laid_out(state: TrainState) -> TrainState:
-        changed = change(state, mesh)
+        changed = change(state)
         where = sharding.state_shardings(changed, mesh, by_home)
         return lax.with_sharding_constraint(changed, where)
 

@@ -46,6 +46,21 @@ def there_and_back(gen: Callable, nets: Pair, image: Array) -> Made:
     return Made(fake, gen(nets.here, fake))
 
 
+def translate(gen: Callable, nets: dict[str, Pair], source: dict[str, Volumes]) -> dict[str, Made]:
+    """`there_and_back` of each home's volumes."""
+    return {home: there_and_back(gen, nets[home], source[home].image) for home in source}
+
+
+def volumes_at(homes: Both, arrays: dict) -> dict[str, Volumes]:
+    """One kind of a batch's volumes, of each home at hand."""
+    return {home: Volumes(*pair) for home, pair in homes.volumes(arrays).items()}
+
+
+def networks_at(homes: Both, params: Players) -> Players:
+    """All networks as each home at hand sees them."""
+    return Players(*(pairs(homes, trees) for trees in params))
+
+
 def generator_loss(
     gen: dict[str, Pair],
     disc: dict[str, Pair],
@@ -155,13 +170,13 @@ def update(
     return optax.apply_updates(params, updates), opt, value, aux, terms, norm
 
 
-def through_pools(homes: Both, pools: dict, made: dict[str, Made], key: Array) -> tuple[dict, dict]:
+def through_pools(homes: Both, pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
     """Each home's fakes into the history pool of the domain that they look like, and as many out.
 
     Returns: the pools, and the fakes by home.
     """
     drawn = {
-        home: push_and_sample(pool, made[home].fake, homes.key(key, home))
+        home: push_and_sample(pool, fakes[home], homes.key(key, home))
         for home, pool in homes.pools(pools).items()
     }
     return homes.pools({home: pool for home, (pool, _) in drawn.items()}), {
@@ -210,11 +225,8 @@ def make_step(
     apply = applied(nets)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        real, source = (
-            {home: Volumes(*volumes) for home, volumes in homes.volumes(batch[kind]).items()}
-            for kind in ("real", "source")
-        )
-        seen = Players(*(pairs(homes, trees) for trees in state.params))
+        real, source = (volumes_at(homes, batch[kind]) for kind in ("real", "source"))
+        seen = networks_at(homes, state.params)
         gen, disc, seg = seen
         params, opt, pools, made, metrics = state.params, state.opt, state.pools, None, {}
 
@@ -232,14 +244,12 @@ def make_step(
                 "gen", generator_loss, disc, seg, apply, source, weights, phase.shape_weight
             )
         elif phase.reads_translations:
-            made = {
-                home: there_and_back(apply.gen, gen[home], source[home].image) for home in source
-            }
+            made = translate(apply.gen, gen, source)
         if "disc" in phase.moves:
             fakes = {home: volumes.fake for home, volumes in made.items()}
             if pools:
                 key = jax.random.fold_in(jax.random.key(seed), state.step)
-                pools, fakes = through_pools(homes, pools, made, key)
+                pools, fakes = through_pools(homes, pools, fakes, key)
             move("disc", discriminator_loss, apply, real, fakes, weights)
         if "seg" in phase.moves:
             move("seg", segmentor_loss, apply, real, source, made, phase.seg_reads)
