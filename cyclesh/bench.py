@@ -31,9 +31,9 @@ from cyclesh.homes import (
 )
 from cyclesh.runtime import sharding
 from cyclesh.runtime.devices import (
-    compile_step,
     no_compilation_cache,
     run_inline,
+    tidy_up,
     use_cores,
 )
 from cyclesh.runtime.memory import peak_memory_bytes
@@ -174,10 +174,11 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
     begin = time.perf_counter()
     with no_compilation_cache():
-        step = compile_step(work.jit_step(), work.state_shapes, batch)
+        step = work.jit_step().lower(work.state_shapes, batch).compile()
     compile_s = time.perf_counter() - begin
-    steps = config.steps or STEPS
-    current, seconds = run_steps(step, work.state, repeat(batch), steps)
+    steps, current = config.steps or STEPS, jax.block_until_ready(work.state)
+    tidy_up(step)
+    current, seconds = run_steps(step, current, repeat(batch), steps)
     step_s = float(np.median(seconds["step"]))
     peak_gb = peak_memory_bytes() / 1e9
     current, fed = run_steps(step, current, work.batches(), steps)

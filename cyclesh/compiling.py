@@ -44,7 +44,7 @@ class Steps:
                 self._made[phase.name] = ahead.result()
             else:
                 self._made[phase.name] = lower_step(self._run, phase).compile()
-            tidy_up()
+            tidy_up(self._made[phase.name])
         return self._made[phase.name]
 
 

@@ -11,7 +11,7 @@ from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.run import check_workdir
-from cyclesh.runtime.devices import compile_step, use_cores
+from cyclesh.runtime.devices import use_cores
 from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.step import batch_shapes
@@ -48,7 +48,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     work = make_workload(config, description)
     batch = batch_shapes(config.batch, work.description.shape)
     shapes = work.state_shapes
-    compiled = compile_step(work.jit_step(), shapes, batch)
+    compiled = work.jit_step().lower(shapes, batch).compile()
     memory = device_bytes(compiled.memory_analysis())
     if jax.default_backend() == "cpu":
         # Beside the step's arrays it holds the program, its libraries and the compiler.

@@ -97,14 +97,8 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
 
 
-def compile_step(step: Callable, *args) -> Compiled:
-    """Compile what `jit_step` made for such arguments, and tidy up behind the compiler."""
-    compiled = step.lower(*args).compile()
-    tidy_up()
-    return compiled
-
-
-def tidy_up() -> None:
-    """Make memory ready for the runs of what was compiled, where the compiler had the same."""
+def tidy_up(step: Compiled) -> None:
+    """Make memory ready for a step, where the compiler had the same; its state is there by now."""
     if jax.default_backend() == "cpu":
-        memory.tidy_heap()
+        block_bytes = step.memory_analysis().temp_size_in_bytes
+        memory.tidy_heap(block_bytes, blocks=jax.local_device_count())

@@ -14,20 +14,29 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a cluster'
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 ROOM_BYTES = 256 * 2**20
+FENCE_BYTES = 4096
 SMALLEST_HOLE_BYTES = 2048
 ONE_ARENA = "glibc.malloc.arena_max=1"
 
 
-def tidy_heap() -> None:
+def tidy_heap(block_bytes: int, blocks: int = 1) -> None:
     """Make glibc's heap ready for training steps, once the compiler has left it in pieces.
 
     What is free is given back, as the compiler held nearly as much as a step will and the step's
-    arrays are one block, which fits in none of the pieces. What small pieces there are is taken for
-    good: a step allocates ten thousand times, and would look through them each time. And room is
-    left low in the heap for what is allocated while a step runs: the block lies at the end, and the
-    next step's takes its place if nothing came to lie behind it meanwhile. One small thing does,
-    and the place is a few bytes too short, for good. What has room elsewhere does not go there.
-    Untouched, neither the room nor the pieces take memory.
+    arrays are a block (one for each device), which fits in none of the pieces. What small pieces
+    there are is taken for good: a step allocates ten thousand times, and would look through them
+    each time.
+
+    And places are kept: one for each block, and room for what is allocated while a step runs. By
+    itself a block lies at the end of the heap, or where one lay before, if nothing came to lie
+    close behind it meanwhile. One small thing does, and the place is a few bytes too short, for
+    good. Glibc takes the smallest place that is large enough; so what is small goes to the room,
+    which is smaller than what a block leaves of its place, and than a block. Untouched, none of
+    these take memory.
+
+    Args:
+      block_bytes: of a step's arrays on a device.
+      blocks: devices of this process whose memory is the heap.
     """
     if sys.platform != "linux":
         return
@@ -40,9 +49,13 @@ def tidy_heap() -> None:
     libc.malloc_trim(0)
     if ONE_ARENA in os.environ.get("GLIBC_TUNABLES", "").split(":"):  # else there are other heaps
         _fill_holes(libc)
-    room = libc.malloc(ROOM_BYTES)
-    libc.malloc(ROOM_BYTES)  # never freed: it keeps the room apart from the end of the heap
-    libc.free(room)
+    room = min(block_bytes // 2, ROOM_BYTES)
+    places = []
+    for size in (room, *[block_bytes + 2 * room] * blocks):
+        places.append(libc.malloc(size))
+        libc.malloc(FENCE_BYTES)  # never freed: it keeps places apart
+    for place in places:
+        libc.free(place)
 
 
 def _fill_holes(libc: ctypes.CDLL) -> None:
