@@ -199,7 +199,11 @@ def over_homes(step: Callable, mesh: Mesh | None, out: object = STEP) -> Callabl
         mine = jax.tree.map(lambda x: x[0], state._replace(step=()))
         return _unsqueezed(step(mine._replace(step=state.step), batch), out)
 
-    return jax.shard_map(local, mesh=mesh, in_specs=(SPREAD, P()), out_specs=out, axis_names={HOME})
+    # Where homes are all that devices share, there is nothing for XLA's partitioner to look for.
+    known = mesh.axis_names if mesh.size == mesh.shape[HOME] else (HOME,)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(SPREAD, P()), out_specs=out, axis_names=set(known)
+    )
 
 
 def _unsqueezed(outcome, specs):

@@ -85,9 +85,13 @@ def jit_step(step: Callable, save_memory: bool = False, **shardings) -> Callable
     XLA's convolutions for CPUs run on one core each; by default it starts whatever it can at once,
     which keeps all cores busy and the volumes of all three updates alive. With ``save_memory`` it
     orders operations for memory instead. Accelerators always do.
+
+    XLA compiles for CPUs as thoroughly as LLVM can; one level less takes four fifths of the time,
+    and the step is as fast.
     """
     options = {}
     if jax.default_backend() == "cpu":
+        options["xla_backend_optimization_level"] = 2
         if save_memory:
             options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
         if shardings:
