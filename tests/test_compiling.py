@@ -63,7 +63,12 @@ class Lowered:
 
 
 @pytest.fixture
-def lowered(monkeypatch) -> list[Lowered]:
+def tidied() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def lowered(monkeypatch, tidied) -> list[Lowered]:
     made = []
 
     def lower_step(run, phase):
@@ -71,16 +76,21 @@ def lowered(monkeypatch) -> list[Lowered]:
         return made[-1]
 
     monkeypatch.setattr(compiling, "lower_step", lower_step)
+    monkeypatch.setattr(compiling, "tidy_up", lambda step: tidied.append(step.phase))
     return made
 
 
-def test_the_first_step_is_compiled_in_a_thread_and_the_others_when_asked_for(tmp_path, lowered):
+def test_the_first_step_is_compiled_in_a_thread_and_the_others_when_asked_for(
+    tmp_path, lowered, tidied
+):
     run = tiny_run(tmp_path)
     last = run.phases[-1]
     first = replace(last, name="before")
     with Steps(run, first) as steps:
-        assert steps.of(first).phase == first.name
-        assert steps.of(last).phase == last.name
+        assert not tidied
+        for phase in (first, first, last):
+            assert steps.of(phase).phase == phase.name
+    assert tidied == [first.name, last.name]  # once each, before it runs
     assert [step.phase for step in lowered] == [first.name, last.name]
     assert lowered[0].compiled_in is not threading.current_thread()
     assert lowered[1].compiled_in is threading.current_thread()
