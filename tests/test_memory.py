@@ -79,7 +79,7 @@ for step in range(12):
         libc.free(block)
 print(libc.sbrk(0) - before, len(taken))
 """
-    # What a thread keeps for itself is not the heap's: here nothing, in training it is full.
+    # A thread that keeps small pieces may keep the end of a block's place: not what is tested here.
     shared = [setting for setting in TUNABLES if "tcache" not in setting]
     env = os.environ | {"GLIBC_TUNABLES": ":".join([*shared, "glibc.malloc.tcache_count=0"])}
     grown, places = {}, {}

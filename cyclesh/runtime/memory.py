@@ -32,7 +32,8 @@ def tidy_heap(block_bytes: int, blocks: int = 1) -> None:
     close behind it meanwhile. One small thing does, and the place is a few bytes too short, for
     good. Glibc takes the smallest place that is large enough; so what is small goes to the room,
     which is smaller than what a block leaves of its place, and than a block. Untouched, none of
-    these take memory.
+    these take memory. A place can still be lost: to what a validation allocates between steps, or
+    to a thread that keeps its end (glibc's tcache); then a block takes new memory, once.
 
     Args:
       block_bytes: of a step's arrays on a device.
