@@ -12,10 +12,14 @@ from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
 from cyclesh.run import check_workdir
 from cyclesh.runtime.devices import use_cores
-from cyclesh.runtime.memory import free_memory_bytes, peak_memory_bytes
+from cyclesh.runtime.memory import free_memory_bytes, held_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.step import batch_shapes
 from cyclesh.workdir import CONFIG
+
+# What a process on CPUs holds more once it runs its programs (those that make the state, threads),
+# as measured at four sizes.
+RUNNING_BYTES = 300 * 2**20
 
 
 def preview(config: ConfigDict, workdir: str | Path) -> str:
@@ -51,8 +55,10 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
     compiled = work.jit_step().lower(shapes, batch).compile()
     memory = device_bytes(compiled.memory_analysis())
     if jax.default_backend() == "cpu":
-        # Beside the step's arrays it holds the program, its libraries and the compiler.
-        memory = work.devices * memory + peak_memory_bytes()
+        # The step's arrays lie beside the program and its libraries; what the compiler took is
+        # given back before the first step.
+        beside = held_bytes() + RUNNING_BYTES
+        memory = max(peak_memory_bytes(), beside + work.devices * memory)
     free = free_memory_bytes()
     used = players_in_use(config)
     return {

@@ -42,7 +42,8 @@ def test_activations_by_hand():
 
 
 def test_devices_share_the_memory(monkeypatch):
-    monkeypatch.setattr(forecast, "peak_memory_bytes", lambda: 0)
+    for beside in ("held_bytes", "peak_memory_bytes"):
+        monkeypatch.setattr(forecast, beside, lambda: 0)
     config = tiny_config("baseline")
     config.data.shape = (16, 16, 16)
     alone = forecast.forecast(config)

@@ -55,6 +55,29 @@ print(peak_memory_bytes())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
+def test_what_a_process_holds_is_without_what_is_free():
+    program = """
+import ctypes
+from cyclesh.runtime import memory
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+print(memory.held_bytes())
+pieces = [libc.malloc(100_000) for _ in range(3001)]  # each too small for a place of its own
+for piece in pieces:
+    ctypes.memset(piece, 1, 100_000)
+print(memory.held_bytes())
+for piece in pieces[:-1]:  # the last holds the end of the heap
+    libc.free(piece)
+print(memory.held_bytes())
+"""
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    before, during, after = map(int, told.split())
+    assert during > before + 0.29 * GB
+    assert after < before + 0.01 * GB
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_steps_take_the_same_places_of_the_heap_whatever_is_allocated_meanwhile():
     program = """
 import ctypes, sys

@@ -39,10 +39,7 @@ def tidy_heap(block_bytes: int, blocks: int = 1) -> None:
       block_bytes: of a step's arrays on a device.
       blocks: devices of this process whose memory is the heap.
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):  # not glibc
+    if (libc := _glibc()) is None:
         return
     for allocate in (libc.malloc, libc.sbrk):
         allocate.argtypes, allocate.restype = (ctypes.c_size_t,), ctypes.c_void_p
@@ -57,6 +54,13 @@ def tidy_heap(block_bytes: int, blocks: int = 1) -> None:
         libc.malloc(FENCE_BYTES)  # never freed: it keeps places apart
     for place in places:
         libc.free(place)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "malloc_trim") else None  # musl has none
 
 
 def _fill_holes(libc: ctypes.CDLL) -> None:
@@ -95,6 +99,15 @@ def peak_memory_bytes() -> int:
     """The most that the first device held so far, or this process where the device is the CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("peak_bytes_in_use") or process_peak_bytes()
+
+
+def held_bytes() -> int:
+    """What this process holds, once what is free is given back; untold, the most that it held."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+    if (held := _kilobytes(STATUS, "VmRSS:")) is not None:
+        return held * 1024
+    return process_peak_bytes()
 
 
 def process_peak_bytes() -> int:
