@@ -111,7 +111,7 @@ print(libc.sbrk(0) - before, len(taken))
         told = subprocess.check_output(command, env=env, text=True).split()
         grown[word], places[word] = map(int, told)
     assert grown["kept"] == 0 and places["kept"] == 2
-    assert grown["none"] > 3 * 200 * 2**20 and places["none"] > 3
+    assert places["none"] > 2 and grown["none"] > 3 * 200 * 2**20  # how many is up to the addresses
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
