@@ -11,6 +11,13 @@ from cyclesh.main import MEMORY
 from cyclesh.runtime import memory
 
 GB = 10**9
+LIBC = """
+import ctypes
+from cyclesh.runtime import memory
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+"""
 TUNABLES = [f"glibc.malloc.{setting}" for setting in MEMORY.split()]
 
 
@@ -56,12 +63,9 @@ print(peak_memory_bytes())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_what_a_process_holds_is_without_what_is_free():
-    program = """
-import ctypes
-from cyclesh.runtime import memory
-libc = ctypes.CDLL(None)
-libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
-libc.free.argtypes = (ctypes.c_void_p,)
+    program = (
+        LIBC
+        + """
 print(memory.held_bytes())
 pieces = [libc.malloc(100_000) for _ in range(3001)]  # each too small for a place of its own
 for piece in pieces:
@@ -71,6 +75,7 @@ for piece in pieces[:-1]:  # the last holds the end of the heap
     libc.free(piece)
 print(memory.held_bytes())
 """
+    )
     told = subprocess.check_output([sys.executable, "-c", program], text=True)
     before, during, after = map(int, told.split())
     assert during > before + 0.29 * GB
@@ -116,12 +121,9 @@ print(libc.sbrk(0) - before, len(taken))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
 def test_holes_of_the_heap_are_filled_and_take_no_memory():
-    program = """
-import ctypes
-from cyclesh.runtime import memory
-libc = ctypes.CDLL(None)
-libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
-libc.free.argtypes = (ctypes.c_void_p,)
+    program = (
+        LIBC
+        + """
 blocks = [libc.malloc(100_000) for _ in range(4000)]
 for block in blocks:
     ctypes.memset(block, 1, 100_000)
@@ -131,6 +133,7 @@ memory.tidy_heap(2**20)
 print(int(memory.STATUS.read_text().split("VmRSS:")[1].split()[0]))
 print(any(min(blocks) < libc.malloc(90_000) < max(blocks) for _ in range(100)))
 """
+    )
     kept = [setting for setting in TUNABLES if "hugetlb" not in setting]
     assert memory.ONE_ARENA in kept
     several = [setting.replace("arena_max=1", "arena_max=2") for setting in kept]
