@@ -4,6 +4,7 @@ import re
 
 from configs import default
 from cyclesh.data.locate import survey
+from cyclesh.evidence.arms import SCALES
 from cyclesh.evidence.plan import make_plan
 from docs import evidence
 
@@ -20,24 +21,24 @@ def test_the_page_is_up_to_date():
 
 
 def test_updates_are_those_of_the_config():
-    joint = EPOCH * (PHANTOM["schedule.constant_epochs"] + PHANTOM["schedule.decay_epochs"])
+    more = SCALES["phantom"].moving_not_resting  # instead of resting S
+    epochs = PHANTOM["schedule.constant_epochs"] + more + PHANTOM["schedule.decay_epochs"]
+    joint, whole = EPOCH * epochs, EPOCH * (SCALES["phantom"].gan_epochs + epochs)
     falling, judge = EPOCH * PHANTOM["schedule.decay_epochs"], EPOCH * PHANTOM["judge.epochs"]
-    arm = EPOCH * PHANTOM["schedule.pretrain_gan_epochs"] + joint  # S rests at first
-    whole = 3 * joint + arm
     rows = [line for line in evidence.block().splitlines() if line.startswith("| `")]
     (ours,) = [row for row in rows if "`ours`" in row]
     (ada,) = [row for row in rows if "`ada`" in row]
     # Three volumes an update: real, synthetic, reconstructed; or three real ones.
-    assert ours.endswith(f"| {joint} of S, {arm} of G | {falling} | {3 * joint} | 5 |")
-    assert ada.endswith(f"| {joint} of S | {falling} | {3 * joint} | 5 |") and "`baseline`" in ada
+    assert ours.endswith(f"| {joint} of S and G | {falling} | {3 * joint} | 8 |")
+    assert ada.endswith(f"| {joint} of S | {falling} | {3 * joint} | 8 |") and "`baseline`" in ada
     assert f"| `judge` | {judge} of S | {judge // 2} | {judge} | 10 |" in rows
     (control,) = [row for row in rows if "`no_sc`" in row]
-    assert control.endswith(f"| {arm} of G | {falling} | 0 | 5 |")
+    assert control.endswith(f"| {joint} of G | {falling} | 0 | 8 |")
     # Without parents: as long as one and an arm.
     (scratch,) = [row for row in rows if "`scratch`" in row]
-    assert scratch.endswith(f"| {whole} of S and G | {falling} | {3 * whole} | 26 |")
-    assert f" {3 * joint} of the longer-trained " in evidence.block()
-    assert f"\nand {arm} of an arm make their {whole}." in evidence.block()
+    assert scratch.endswith(f"| {whole} of S and G | {falling} | {3 * whole} | 23 |")
+    assert f" {whole - joint} of the longer-trained " in evidence.block()
+    assert f"\nand {joint} of an arm make their {whole}." in evidence.block()
     assert "19 to train on, 5 for validation, 24 for" in evidence.block()
     assert "14% of the real subjects are 3." in evidence.block()
 

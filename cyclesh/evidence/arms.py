@@ -28,6 +28,7 @@ class Scale:
     shift_voxels: tuple[int, int, int]  # displacement: z, y, x
     measured_every: int  # displacement: updates between measurements
     ada_reads_as_ours: bool = False  # its segmentors weigh as those of ours, not as the paper's
+    moving_not_resting: int | None = None  # epochs; None: `ours` rests S as the preset does
 
 
 SCALES = {
@@ -36,7 +37,7 @@ SCALES = {
         seg_epochs=20,
         gan_epochs=30,
         identity=5.0,
-        table_seeds=8,
+        table_seeds=5,
         curve_seeds=3,
         shares=(0.4,),
         added=(0.14, 0.5, 0.85),
@@ -45,6 +46,7 @@ SCALES = {
         shift_voxels=(0, 0, 3),
         measured_every=38,
         ada_reads_as_ours=True,  # on validation better for both than half real, half synthetic
+        moving_not_resting=6,  # on validation S learns more from generators that it meets early
     ),
     "tiny": Scale(
         epoch_steps=2,
@@ -89,7 +91,7 @@ SCALES = {
         measured_every=710,
     ),
 }
-UNSEEN = 3  # the plan's `phantom.seed`, counted from the config's: those before it were seen
+UNSEEN = 4  # the plan's `phantom.seed`, counted from the config's: those before it were seen
 
 
 def common_fields(base: ConfigDict, scale: Scale) -> dict:
@@ -174,18 +176,28 @@ class Arms:
         return {"loss.identity": self.scale.identity}
 
     def late(self) -> dict:
-        """The schedule of an arm that goes on from parents: the config's own."""
+        """The schedule of an arm that goes on from parents: the config's own.
+
+        Longer where all move while the preset's segmentors would rest.
+        """
         schedule = self.base.schedule
-        return self.schedule(schedule.constant_epochs, schedule.decay_epochs)
+        more = (self.scale.moving_not_resting or 0) if self.preset_rests() else 0
+        return self.schedule(schedule.constant_epochs + more, schedule.decay_epochs)
+
+    def preset_rests(self) -> bool:
+        """Whether the preset's segmentors rest while they guide the generators' pre-training."""
+        return bool(self.base.schedule.pretrain_gan_shape)
 
     def resting(self) -> dict:
         """Of arms whose generators move: the preset's pre-training before segmentors move, too.
 
         It goes on from the parents, at the rates that they had. Nothing where the preset's has no
-        gamma, since the parents are that.
+        gamma, since the parents are that, or where all move at once instead: generators that have
+        learned to please segmentors at rest show them little that is new.
         """
         schedule = self.base.schedule
-        epochs = schedule.pretrain_gan_epochs if schedule.pretrain_gan_shape else 0
+        rests = self.preset_rests() and self.scale.moving_not_resting is None
+        epochs = schedule.pretrain_gan_epochs if rests else 0
         return {
             "init_pretrain": True,
             "schedule.pretrain_gan_epochs": epochs,
