@@ -9,7 +9,6 @@ from cyclesh import state
 from cyclesh.cache import key_of
 from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
-from cyclesh.evidence.arms import SCALES
 from cyclesh.evidence.plan import OUTPUTS, make_plan
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
 from cyclesh.judges import JUDGE_IGNORES, judge_config
@@ -166,9 +165,10 @@ def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
 
 
 @pytest.mark.parametrize(
-    ("argument", "rests"), [("abdomen,data=/somewhere", 40), (None, 0), ("mmwhs", 0)]
+    ("argument", "rests", "instead"),
+    [("abdomen,data=/somewhere", 40, 0), (None, 0, 6), ("mmwhs", 0, 0)],
 )
-def test_segmentors_rest_at_first_where_preset_and_scale_let_them(argument, rests):
+def test_segmentors_rest_at_first_where_preset_and_scale_let_them(argument, rests, instead):
     plan = plan_of(argument)
     for output, method in (("table1", "sc"), ("table2", "ours")):
         own = config(plan, cells(plan, output, method)[0].trials[0])
@@ -179,10 +179,8 @@ def test_segmentors_rest_at_first_where_preset_and_scale_let_them(argument, rest
             assert (first.moves, first.epochs) == (("gen", "disc"), rests)
             assert first.shape_weight == plan.base.schedule.pretrain_gan_shape > 0
         assert (first is last) == (not rests)
-        # On the phantom all move for some epochs instead, in every arm of the tables.
-        schedule, more = plan.base.schedule, SCALES[plan.base.preset].moving_not_resting or 0
-        assert last.epochs == schedule.constant_epochs + schedule.decay_epochs + more
-        assert (more > 0) == (argument is None)
+        schedule = plan.base.schedule
+        assert last.epochs == schedule.constant_epochs + schedule.decay_epochs + instead
     control = config(plan, cells(plan, "table1", "no_sc")[0].trials[0])
     assert [(p.epochs, p.shape_weight) for p in state.make_phases(control)] == [
         (p.epochs, 0.0) for p in state.make_phases(own)

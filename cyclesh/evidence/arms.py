@@ -46,7 +46,7 @@ SCALES = {
         shift_voxels=(0, 0, 3),
         measured_every=38,
         ada_reads_as_ours=True,  # on validation better for both than half real, half synthetic
-        moving_not_resting=6,  # on validation S learns more from generators that it meets early
+        moving_not_resting=6,  # S learns more from generators that it meets early (evidence.md)
     ),
     "tiny": Scale(
         epoch_steps=2,
@@ -181,8 +181,8 @@ class Arms:
         Longer where all move while the preset's segmentors would rest.
         """
         schedule = self.base.schedule
-        more = (self.scale.moving_not_resting or 0) if self.preset_rests() else 0
-        return self.schedule(schedule.constant_epochs + more, schedule.decay_epochs)
+        instead = self.scale.moving_not_resting if self.preset_rests() else None
+        return self.schedule(schedule.constant_epochs + (instead or 0), schedule.decay_epochs)
 
     def preset_rests(self) -> bool:
         """Whether the preset's segmentors rest while they guide the generators' pre-training."""
