@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from cyclesh import state
+from cyclesh import settings, state
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
@@ -84,15 +84,16 @@ class Workload:
     @cached_property
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
-        return working_shapes(self._kept_shapes, self.mesh)
+        return working_shapes(self.kept_shapes, self.mesh)
 
     @cached_property
-    def _kept_shapes(self) -> TrainState:
+    def kept_shapes(self) -> TrainState:
+        """As shapes, how it is kept: as if one device took the step."""
         return jax.eval_shape(self._new_state)
 
     def _kept(self) -> TrainState | None:
         """Where its arrays live at first; None where one device has them all."""
-        return None if self.mesh is None else sharding.state_shardings(self._kept_shapes, self.mesh)
+        return None if self.mesh is None else sharding.state_shardings(self.kept_shapes, self.mesh)
 
     def _new_state(self) -> TrainState:
         key = jax.random.key(self.config.seed)
@@ -140,7 +141,11 @@ class RandomStore:
 
 
 def make_workload(config: ConfigDict, description: Description | None = None) -> Workload:
-    """Networks and a loader for a config, on random volumes of its (or the data's) shape."""
+    """Networks and a loader for a config, on random volumes of its (or the data's) shape.
+
+    Raises UserError for a config that cannot work.
+    """
+    settings.validate(config)
     description = description or description_of(config.data)
     nets = state.make_networks(config, description.classes)
     optimisers = state.make_optimisers(config, epoch_steps=1)

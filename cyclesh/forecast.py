@@ -10,7 +10,7 @@ from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee
-from cyclesh.run import check_workdir
+from cyclesh.run import check_init, check_workdir
 from cyclesh.runtime.devices import use_cores
 from cyclesh.runtime.memory import free_memory_bytes, held_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
@@ -34,6 +34,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
     cap = f", at most {config.steps} steps" if config.steps else ""
+    check_init(config, workdir, make_workload(config, description).kept_shapes.params)
     told = forecast(config, description)
     return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
 

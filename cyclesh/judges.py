@@ -60,17 +60,21 @@ def judge_config(config: ConfigDict) -> ConfigDict:
     return judge
 
 
-# Fields without a say in what a judge learns: they do not make another judge.
-JUDGE_IGNORES = (
+# Fields, and beginnings of fields, without a say in what a judge learns from its store.
+IGNORED = (
     *FREE_FIELDS,
+    "data.",
+    "phantom.",
+    "optim.gen.",
+    "optim.disc.",
     "preset",
-    "data.override",
-    "data.attribution",
     "model.generator",
     "model.residual_blocks",
     "model.disc_widths",
     "model.disc_strides",
     "model.disc_leak",
+    "model.norm_epsilon",
+    "model.gan_init_std",
     "loss.cycle",
     "loss.identity",
     "loss.disc",
@@ -78,8 +82,17 @@ JUDGE_IGNORES = (
     "init_checkpoint",
     "init_pretrain",
     "schedule.metric",
+    "schedule.patience",
+    "schedule.min_delta",
+    "schedule.from_epoch",
     "log.row_steps",
 )
+
+
+def deciding_fields(judge: ConfigDict) -> dict:
+    """Of a `judge_config`, what makes another judge where it differs."""
+    fields = settings.flat(settings.to_json(judge))
+    return {field: value for field, value in fields.items() if not field.startswith(IGNORED)}
 
 
 def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) -> dict | None:
@@ -88,10 +101,7 @@ def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True
     None where they would have to be trained and ``train`` forbids it.
     """
     judge = judge_config(config)
-    fields = settings.flat(settings.to_json(judge))
-    ignored = (*JUDGE_IGNORES, *(f for f in fields if f.startswith(("optim.gen", "optim.disc"))))
-    key = key_of([store.sha256, {f: v for f, v in fields.items() if f not in ignored}])
-    folder = cache_folder("judges", key)
+    folder = cache_folder("judges", key_of([store.sha256, deciding_fields(judge)]))
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder)))
         folder.mkdir(exist_ok=True)

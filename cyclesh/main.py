@@ -111,11 +111,13 @@ def verify() -> int:
 
 
 def prepare() -> int:
+    from cyclesh import settings
     from cyclesh.data import prepare as preparing
     from cyclesh.data.locate import parse_shard, recipe_of
     from cyclesh.data.recipe import foretell
 
     config, shard = need_config(), parse_shard(FLAGS.shard)
+    settings.validate(config)
     recipe = recipe_of(config, need("input"), need("output"), FLAGS.fold)
     if FLAGS.dry_run:
         print(foretell(recipe, shard))
@@ -200,6 +202,11 @@ def reproduce() -> int:
             "with it and without --launch"
         )
     if FLAGS.trial:
+        for name in ("dry_run", "launch", "only", "output"):
+            if FLAGS[name].value != FLAGS[name].default:
+                raise UserError(
+                    f"{FLAGS[name].serialize()}: does not go with --trial; leave it out"
+                )
         conduct.run_trial(need("workdir"), FLAGS.trial, FLAGS.quiet)
         print(f"{FLAGS.trial}: done")
         return 0

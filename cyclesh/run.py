@@ -188,6 +188,16 @@ def real_subjects(run: Run) -> list[str]:
     return lines
 
 
+def cut_off(run: Run) -> list[str]:
+    """Which phases a cap on steps leaves out, a line for each."""
+    lines, begin = [], 0
+    for phase in run.phases:
+        if begin >= run.total_steps:
+            lines.append(f"steps={run.total_steps}: {phase.name} would begin after step {begin}")
+        begin += phase.epochs * run.epoch_steps
+    return lines
+
+
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where the workdir belongs to a run of another config."""
     if not (workdir / CONFIG).exists():
@@ -308,6 +318,12 @@ def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
         for name, workdir in config.init.items()
         if workdir
     }
+
+
+def check_init(config: ConfigDict, workdir: Path, shapes: Players) -> None:
+    """Raises UserError where a run that is yet to begin lacks networks that `init` names."""
+    if not (workdir / CONFIG).exists():
+        load_init(config, shapes)
 
 
 def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:

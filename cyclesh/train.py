@@ -23,8 +23,10 @@ from cyclesh.run import (
     Run,
     build_run,
     check_data,
+    check_init,
     check_workdir,
     claim_workdir,
+    cut_off,
     make_workdir,
     real_subjects,
     record_data,
@@ -57,7 +59,7 @@ def train(
         if jax.device_count() > 1 and not (quiet or cores_are_devices()):
             print(f"{devices} of {jax.device_count()} devices in use", file=sys.stderr)
         if not quiet:
-            for line in real_subjects(run):
+            for line in [*real_subjects(run), *cut_off(run)]:
                 print(line, file=sys.stderr)
         judge = cache(lambda: get_judges(config, store, quiet) if translates(config) else None)
         last_step = fit(run, judge, quiet, verbose)
@@ -69,6 +71,7 @@ def train(
 def alone(run: Run) -> Iterator[None]:
     """Make the workdir this run's, and this process the only one that trains there."""
     check_data(run)
+    check_init(run.config, run.workdir, run.state_shapes.params)
     make_workdir(run.workdir)
     busy = (
         f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"

@@ -369,6 +369,37 @@ COMMANDS = {
         f"--mode=prepare {CONFIG} --workdir=WORK --input=FOLDER --output=NEW", "--workdir=WORK",
     ),
     "passes of half a voxel": (f"{TRANSLATE} --pass_voxels=0.5", "pass_voxels"),
+    "a rate below nothing": (f"{CONFIG}:tiny --workdir=NEW --config.optim.gen.rate=-1", "gen.rate"),
+    "the paper at such a rate": (
+        f"--mode=reproduce {CONFIG}:tiny --workdir=NEW --config.optim.gen.rate=-1", "gen.rate",
+    ),
+    "a plan at such a rate": (
+        f"--mode=reproduce --dry_run {CONFIG}:tiny --config.optim.gen.rate=-1", "gen.rate",
+    ),
+    "a benchmark of no lowering": (
+        f"--mode=bench {CONFIG}:tiny --config.compute.lowering=quick", "compute.lowering",
+    ),
+    "a forecast of no precision": (
+        f"--mode=bench --dry_run {CONFIG}:tiny --config.compute.dtype=float99", "compute.dtype",
+    ),
+    "preparing for half a batch": (
+        f"--mode=prepare {CONFIG}:tiny --input=FOLDER --output=NEW --config.batch=0", "batch",
+    ),
+    "a start from what is no run": (
+        f"{CONFIG}:tiny --quiet --workdir=NEW --config.init.seg=EMPTY", "no workdir with checkp",
+    ),
+    "a start from other networks": (
+        f"{CONFIG}:tiny,filters=3 --quiet --workdir=NEW --config.init.seg=WORK", "other seg networ",
+    ),
+    "a forecast of such a start": (
+        f"{CONFIG}:tiny --dry_run --workdir=NEW --config.init.seg=EMPTY", "no workdir with",
+    ),
+    "a dry run of one trial": (
+        "--mode=reproduce --workdir=WORK --trial=judge --dry_run", "--dry_run: does not go with",
+    ),
+    "jobs for one trial": (
+        "--mode=reproduce --workdir=WORK --trial=judge --launch=slurm", "--launch=slurm: does not",
+    ),
 }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
 from cyclesh.evidence.plan import OUTPUTS, make_plan
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
-from cyclesh.judges import JUDGE_IGNORES, judge_config
-from cyclesh.settings import flat, to_json
+from cyclesh.judges import deciding_fields, judge_config
+from cyclesh.settings import to_json
 
 FOLDER = Path("/somewhere")
 SUBJECTS = {("ct", "train"): 19, ("mr", "train"): 19, ("ct", "test"): 24, ("mr", "test"): 24}
@@ -156,10 +156,8 @@ def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
         assert (trial.seed == plan.base.judge.seed) == (trial.arm == "judge")
         own = set(trial.after) & judges
         if own or trial.arm == "judge":
-            fields = flat(to_json(judge_config(config(plan, name))))
-            ignored = (*JUDGE_IGNORES, "optim.gen", "optim.disc")
-            kept = {f: v for f, v in fields.items() if not f.startswith(ignored)}
-            keys.setdefault((own or {name}).pop(), set()).add(key_of(kept))
+            deciding = deciding_fields(judge_config(config(plan, name)))
+            keys.setdefault((own or {name}).pop(), set()).add(key_of(deciding))
     assert all(len(of_one) == 1 for of_one in keys.values()) and len(keys) == 2
     assert all(t.after for t in plan.trials.values() if config(plan, t.name).method != "baseline")
 

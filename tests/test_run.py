@@ -66,6 +66,17 @@ def test_it_says_how_many_real_subjects_are_left(store, tmp_path, capfd):
     assert "real training subjects" not in said.replace("ct: 2 of 3 real training", "")
 
 
+def test_it_says_which_phases_a_cap_leaves_out(store, tmp_path, capfd):
+    def said(steps: int) -> str:
+        words = run_words(store, "joint", f"steps={steps},epochs=1")
+        early = ["--config.schedule.pretrain_seg_epochs=1", "--config.schedule.epoch_steps=2"]
+        early += ["--config.schedule.pretrain_gan_epochs=1"]
+        return call(capfd, *words, *early, f"--workdir={tmp_path / str(steps)}").err
+
+    assert "steps=3: joint would begin after step 4\n" in said(3)
+    assert "would begin" not in said(5)
+
+
 def test_networks_start_as_the_best_of_the_runs_that_init_names(store, tmp_path):
     config = tiny_config("joint")
     config.data.shape = SHAPE

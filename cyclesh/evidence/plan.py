@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from ml_collections import ConfigDict
 
+from cyclesh import settings
 from cyclesh.data.description import Description
 from cyclesh.data.locate import survey
 from cyclesh.errors import UserError
@@ -53,7 +54,8 @@ def make_plan(
 
 
 def plan_for(config: ConfigDict) -> Plan:
-    """The plan of a config, on the data that it names."""
+    """The plan of a config, on the data that it names. Raises UserError for what cannot work."""
+    settings.validate(config)
     return make_plan(config, *survey(config))
 
 
