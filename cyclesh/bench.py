@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state
+from cyclesh.compiling import jit_over, pure_step
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
@@ -26,7 +27,6 @@ from cyclesh.homes import (
     kept_state,
     over_homes,
     working_shapes,
-    working_shardings,
     working_state,
 )
 from cyclesh.runtime import sharding
@@ -42,7 +42,6 @@ from cyclesh.step import (
     applied,
     discriminator_loss,
     generator_loss,
-    make_step,
     make_weights,
     networks_at,
     segmentor_loss,
@@ -111,16 +110,12 @@ class Workload:
 
     def step(self) -> Callable:
         """The pure step."""
-        nets, weights = self.nets_of_step(), make_weights(self.config)
-        seed, homes = self.config.seed, homes_of(self.mesh)
-        return make_step(nets, self.optimisers, self.phase, weights, seed, homes=homes)
+        return pure_step(self.config, self.nets_of_step(), self.optimisers, self.phase, self.mesh)
 
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
         save_memory = self.config.compute.save_memory
-        where = working_shardings(self.state_shapes, self.mesh)
-        step = over_homes(self.step(), self.mesh)
-        return sharding.jit_spread(step, self.mesh, where, save_memory)
+        return jit_over(self.mesh, self.step(), self.state_shapes, save_memory)
 
 
 class RandomStore:

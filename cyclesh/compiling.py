@@ -1,15 +1,18 @@
 """The steps of a run's phases, compiled when they are needed, and the first one before."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
+from ml_collections import ConfigDict
 
 from cyclesh.homes import homes_of, over_homes, working_shapes, working_shardings
 from cyclesh.run import Run
 from cyclesh.runtime.devices import tidy_up
 from cyclesh.runtime.sharding import depth_mesh, jit_spread
-from cyclesh.state import Phase
+from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import batch_shapes, make_step, make_weights
 
 
@@ -51,11 +54,23 @@ class Steps:
 def lower_step(run: Run, phase: Phase) -> Lowered:
     """A phase's step for the run's state and batches, ready to be compiled."""
     config, nets = run.config, run.make_nets(depth_mesh(run.mesh))
-    skips = config.optim.skip_nonfinite > 0
-    step = make_step(
-        nets, run.optimisers, phase, make_weights(config), config.seed, skips, homes_of(run.mesh)
-    )
+    step = pure_step(config, nets, run.optimisers, phase, run.mesh)
     shapes = working_shapes(run.state_shapes, run.mesh)
-    where = working_shardings(shapes, run.mesh)
-    jitted = jit_spread(over_homes(step, run.mesh), run.mesh, where, config.compute.save_memory)
+    jitted = jit_over(run.mesh, step, shapes, config.compute.save_memory)
     return jitted.lower(shapes, batch_shapes(config.batch, run.store.description.shape))
+
+
+def pure_step(
+    config: ConfigDict, nets: Players, optimisers: Players, phase: Phase, mesh: Mesh | None
+) -> Callable:
+    """A config's step for the devices of ``mesh``, whose networks ``nets`` are; not compiled."""
+    skips = config.optim.skip_nonfinite > 0
+    return make_step(
+        nets, optimisers, phase, make_weights(config), config.seed, skips, homes_of(mesh)
+    )
+
+
+def jit_over(mesh: Mesh | None, step: Callable, shapes: TrainState, save_memory: bool) -> Callable:
+    """`pure_step` to be compiled for a state of these `working_shapes`, spread over the mesh."""
+    where = working_shardings(shapes, mesh)
+    return jit_spread(over_homes(step, mesh), mesh, where, save_memory)

@@ -28,3 +28,8 @@ def disk_trouble(error: BaseException | None) -> str | None:
         if isinstance(error, ValueError) and words in str(error):
             return words
     return None
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, as part of a line of our own; its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

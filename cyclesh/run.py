@@ -22,7 +22,7 @@ from cyclesh.data.augment import Augment
 from cyclesh.data.pipeline import Loader, Subset, choose_subset
 from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
-from cyclesh.errors import UserError
+from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -343,9 +343,9 @@ def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
             fits = checkpoints.holds(step, name, shapes)
             tree = checkpoints.restore(step, **{name: shapes})[name] if fits else None
         except Exception as error:  # orbax raises whatever its file formats raise
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"{workdir}: checkpoint {step} cannot be read ({reason}); try --checkpoint=last"
+                f"{workdir}: checkpoint {step} cannot be read ({first_line(error)}); "
+                "try --checkpoint=last"
             ) from None
     if tree is None:
         raise UserError(

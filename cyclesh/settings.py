@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import ops
 from cyclesh.data.description import description_of, require_levels
+from cyclesh.data.splits import FEWEST
 from cyclesh.errors import UserError
 from cyclesh.methods import METHODS
 
@@ -190,7 +191,7 @@ def validate(config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
     each_within(ZERO_OR_MORE, lambda v: v >= 0, "use 0 or more")
     each_within(ABOVE_ZERO, lambda v: v > 0, "use a number above 0")
     each_within(ZERO_TO_BELOW_ONE, lambda v: 0 <= v < 1, "use 0 or more, and less than 1")
-    each_within("phantom.subjects", lambda v: v >= 4, "a split needs 4 or more")
+    each_within("phantom.subjects", lambda v: v >= FEWEST, f"a split needs {FEWEST} or more")
     for field in asked(CHOICES):
         choices = CHOICES[field]
         require(value_of(config, field) in choices, field, f"use one of {', '.join(choices)}")
@@ -313,7 +314,8 @@ def to_json(config: ConfigDict) -> dict:
 def from_json(entries: Mapping) -> ConfigDict:
     """The locked config that `to_json` wrote: lists are tuples again.
 
-    One that was written before there was `compute.home_devices` means what it meant.
+    One that was written before there was `compute.home_devices` gets its default: which devices
+    compute does not change a run.
     """
 
     def tuples(value):

@@ -15,11 +15,13 @@ from safetensors.numpy import save
 from cyclesh.errors import UserError
 
 WEIGHTS = "weights.safetensors"
-PRECISIONS = ("float32", "float16")  # of the file; networks compute in float32 either way
 
 
 def to_bytes(trees: Mapping[str, Mapping], precision: str) -> bytes:
     """The file of {"gen": {"A": tree, "B": tree}, ...}, numbers rounded to `precision`.
+
+    Args:
+      precision: of the file, "float32" or "float16"; networks compute in float32 either way.
 
     Raises UserError where a parameter is too large for it.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cyclesh import settings
-from cyclesh.errors import UserError
+from cyclesh.errors import UserError, first_line
 
 CONFIG, DATA, CHECKPOINTS = "config.json", "data.json", "checkpoints"
 EXPORT = "export"  # the key of an export's config.json that a run's has not: the format's number
@@ -48,6 +48,5 @@ def read_as(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        reason = reason.removeprefix("--config: ")
+        reason = first_line(error).removeprefix("--config: ")
         raise UserError(f"{path}: is not {what} ({reason})") from None

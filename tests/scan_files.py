@@ -5,10 +5,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cyclesh.data.description import Description
+from configs import default
+from cyclesh.data.description import Description, description_of
 from cyclesh.data.prepare import prepare
 from cyclesh.data.recipe import draw_up
 from cyclesh.data.store import Store
+
+HEART = description_of(default.fields().data)  # MM-WHS, at the paper's grid
 
 LPS = np.diag([-2.0, -2, 2, 1])
 

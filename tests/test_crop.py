@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scan_files import BALLS, LPS, balls, voxels
+from scan_files import BALLS, HEART, LPS, balls, voxels
 
 from cyclesh.data.crop import class_indices, crop_case, intensity_window
-from cyclesh.data.description import HEART
 from cyclesh.data.geometry import Grid, resample_image, resample_labels
 from cyclesh.data.nifti import Scan
 from cyclesh.data.raw import Case

@@ -2,8 +2,9 @@ import dataclasses
 import json
 
 import pytest
+from scan_files import HEART
 
-from cyclesh.data.description import HEART, Description, describe, read_dataset_json
+from cyclesh.data.description import Description, describe, read_dataset_json
 from cyclesh.errors import UserError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from command_line import parsed
-from scan_files import balls, save, voxels
+from scan_files import HEART, balls, save, voxels
 
-from cyclesh.data.description import HEART, describe, read_dataset_json
+from cyclesh.data.description import describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.raw import find_cases
 from cyclesh.data.splits import split_cases

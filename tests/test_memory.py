@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from cyclesh.main import MEMORY
 from cyclesh.runtime import memory
+from cyclesh.runtime.heap import MEMORY
 
 GB = 10**9
 LIBC = """

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from scan_files import HEART
 
 from configs import default
 from cyclesh import state
 from cyclesh.cache import key_of
-from cyclesh.data.description import HEART
 from cyclesh.errors import UserError
 from cyclesh.evidence.plan import OUTPUTS, make_plan
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from cyclesh.data.raw import Case
-from cyclesh.data.splits import split_cases
+from cyclesh.data.splits import split_cases, split_sizes
 from cyclesh.errors import UserError
 
 
@@ -15,6 +15,15 @@ def case(name, subject=None, pair_of=None):
 
 CT = [case(f"ct_{i:02d}") for i in range(24)]
 MR = [case(f"mr_{i:02d}") for i in range(15)]
+
+
+def test_sizes_of_the_default_split():
+    assert split_sizes(48, (0.4, 0.1, 0.5), "hearts") == (19, 5, 24)
+    for count in range(4, 12):
+        train, val, test = split_sizes(count, (0.4, 0.1, 0.5), "hearts")
+        assert train + val + test == count and train >= 2 and min(val, test) >= 1
+    with pytest.raises(UserError, match="hearts: 3 subjects are too few"):
+        split_sizes(3, (0.4, 0.1, 0.5), "hearts")
 
 
 def test_split_has_the_papers_shares_in_each_modality():

@@ -1,7 +1,7 @@
 """What a dataset is: its modalities, structures, grid and windows.
 
 The data decide, by an optional dataset.json in the raw folder; where they are silent, the config
-does. `HEART` is the default: MM-WHS's label values and the paper's grid. Every key is optional:
+does. Every key is optional:
 
     {"modalities": ["ct", "mr"],                         domain A, domain B
      "structures": {"liver": 1, "spleen": 4},            value in the label files, in class order
@@ -340,13 +340,3 @@ _ROSTER_PARSERS = {  # about single cases, used by raw.py
     "split": _split,
     "paired": _names_to_names("paired"),
 }
-
-HEART = Description(
-    modalities=("ct", "mr"),
-    structures=(("LV", 500), ("RV", 600), ("LA", 420), ("RA", 550), ("Myo", 205)),
-    aliases=((421, 420),),
-    dropped=(820, 850),
-    spacing_mm=(1.5, 1.5, 1.5),
-    shape=(86, 112, 112),
-    windows=(("fixed", -800.0, 800.0), ("percentile", 0.5, 99.5)),
-)

@@ -21,6 +21,7 @@ import numpy as np
 from cyclesh.data.anatomy import LABELS, STRUCTURES, draw_subject
 from cyclesh.data.appearance import RENDERERS, label_map, rasterise
 from cyclesh.data.shapes import rotation_matrix
+from cyclesh.data.splits import FEWEST, split_sizes
 from cyclesh.data.workers import in_parallel
 from cyclesh.errors import UserError
 
@@ -55,8 +56,8 @@ class PhantomSpec:
 
     def __post_init__(self) -> None:
         for name in ("subjects_ct", "subjects_mr"):
-            if getattr(self, name) < 3:
-                raise UserError(f"phantom: {name} is {getattr(self, name)}; a split needs 3")
+            if getattr(self, name) < FEWEST:
+                raise UserError(f"phantom: {name} is {getattr(self, name)}; a split needs {FEWEST}")
         if self.extra_ct < 0:
             raise UserError(f"phantom: extra_ct is {self.extra_ct}; give 0 or more")
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
@@ -130,17 +131,10 @@ class Job:
         return f"{self.cohort}_train" if self.modality == self.cohort else "paired"
 
 
-def split_sizes(count: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Subjects of train, val and test: rounded shares, at least one of each."""
-    val = max(1, round(count * fractions[1]))
-    train = min(max(1, round(count * fractions[0])), count - val - 1)
-    return train, val, count - val - train
-
-
 def _split(spec: PhantomSpec) -> dict[str, list[Job]]:
     split: dict[str, list[Job]] = {"train": [], "val": [], "test": [], "extra": []}
     for cohort, count in (("ct", spec.subjects_ct), ("mr", spec.subjects_mr)):
-        train, val, _ = split_sizes(count, spec.fractions)
+        train, val, _ = split_sizes(count, spec.fractions, f"phantom: {cohort}")
         # Subjects are independent draws, so consecutive ones make a random split.
         cases = [Job(cohort, index, cohort) for index in range(count)]
         split["train"] += cases[:train]

@@ -9,6 +9,7 @@ from cyclesh.data.raw import PAIRED, Case, no_case
 from cyclesh.errors import UserError
 
 FRACTIONS = (0.4, 0.1, 0.5)  # train, val, test: half for test, as in the paper
+FEWEST = 4  # subjects that can be split: two to train, one to validate, one to test
 
 
 def split_cases(
@@ -88,20 +89,25 @@ def _shuffled_split(
         rng = np.random.default_rng([seed, fold, number])
         order = [groups[modalities][i] for i in rng.permutation(len(groups[modalities]))]
         order.sort(key=lambda subject: subject in held_out)  # stable: the pinned go to test, last
-        train, val = _counts(len(order), fractions, " and ".join(modalities))
+        train, val, _ = split_sizes(len(order), fractions, " and ".join(modalities))
         for position, subject in enumerate(order):
             split = "train" if position < train else "val" if position < train + val else "test"
             by_subject[subject] = split
     return by_subject
 
 
-def _counts(subjects: int, fractions: tuple[float, float, float], who: str) -> tuple[int, int]:
-    """Subjects in train (at least two) and val (at least one); at least one is left for test."""
-    if subjects < 4:
+def split_sizes(
+    subjects: int, fractions: tuple[float, float, float], who: str
+) -> tuple[int, int, int]:
+    """How many of ``subjects`` train (two at least), validate and test (one at least).
+
+    Raises UserError, naming ``who``, where they are too few.
+    """
+    if subjects < FEWEST:
         raise UserError(
-            f"{who}: {subjects} subjects are too few for train, val and test (at least 4); "
+            f"{who}: {subjects} subjects are too few for train, val and test (at least {FEWEST}); "
             "add volumes, or give the split in dataset.json"
         )
     val = max(1, round(fractions[1] * subjects))
     train = min(max(2, round(fractions[0] * subjects)), subjects - val - 1)
-    return train, val
+    return train, val, subjects - val - train

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from cyclesh.data.description import Description
-from cyclesh.data.geometry import Grid
 from cyclesh.errors import UserError
 
 FORMAT = 1  # raise it when the layout changes, or the voxels that prepare makes of the same files
@@ -38,11 +37,6 @@ class Source:
     dtype: str
     sha256_image: str
     sha256_label: str
-
-    @property
-    def grid(self) -> Grid:
-        """The original grid, to bring results back to."""
-        return Grid(self.shape_xyz[::-1], np.asarray(self.affine))
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,6 @@ class Store:
         self.root = root
         self.description = Description.from_json(manifest["description"])
         self.volumes = tuple(Volume.from_json(entry) for entry in manifest["volumes"])
-        self.fractions = tuple(manifest["fractions"])
         self.split_sha256: str = manifest["split_sha256"]
         self._quantiles: dict[str, np.ndarray] = {}
 

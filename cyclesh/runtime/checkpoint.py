@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cyclesh.errors import UserError, disk_trouble
+from cyclesh.errors import UserError, disk_trouble, first_line
 from cyclesh.runtime.distributed import from_first
 
 META = "meta"
@@ -169,7 +169,7 @@ class Checkpoints:
                 items = {} if other else self.restore(step, **templates)
                 self.meta(step)
             except Exception as error:  # orbax raises whatever its file formats raise
-                unread[step] = _first_line(error)
+                unread[step] = first_line(error)
                 continue
             if other:
                 raise UserError(
@@ -244,12 +244,8 @@ def _broken(folder: Path) -> dict[int, str]:
             except FileNotFoundError:  # without a score, or removed meanwhile
                 continue
             except ValueError as error:
-                found[step] = f"{name}: {_first_line(error)}"
+                found[step] = f"{name}: {first_line(error)}"
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _clear_unfinished(folder: Path) -> None:
