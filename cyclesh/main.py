@@ -125,7 +125,7 @@ def prepare() -> int:
         return 0
     workers = config.data.processes or None
     store = preparing.prepare(recipe, processes=workers, progress=not FLAGS.quiet, shard=shard)
-    print(f"{FLAGS.output}: " + (f"{len(store.volumes)} volumes" if store else "shard done"))
+    print(f"{FLAGS.output}: " + (preparing.describe(store) if store else "shard done"))
     return 0
 
 

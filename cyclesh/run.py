@@ -35,6 +35,7 @@ FREE_FIELDS = (
     "steps",
     "data.path",
     "data.processes",
+    "data.attribution",
     "log.report_cases",
     "log.keep_every_steps",
     "compute.data_devices",

@@ -14,7 +14,9 @@ from command_line import call, require_one_clear_line
 from scan_files import BALLS, LPS, balls, save, voxels, write_case, write_raw
 from scan_files import prepared as run
 
+from configs import default
 from cyclesh.data import prepare as preparing
+from cyclesh.data.locate import open_store
 from cyclesh.data.nifti import read_labels
 from cyclesh.data.recipe import Recipe
 from cyclesh.data.store import Store, restore
@@ -311,3 +313,28 @@ def test_progress_without_a_terminal(raw, tmp_path, capsys):
     run(raw, tmp_path / "s", progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "prepare: 8/8 volumes" and "\r" not in "".join(lines)
+
+
+def test_what_the_crop_cuts_off_is_told(raw, tmp_path):
+    assert preparing.describe(run(raw, tmp_path / "s")) == "8 volumes"
+    flat = dataclasses.replace(BALLS, shape=(4, 14, 16))  # of balls 10 voxels high
+    said = preparing.describe(run(raw, tmp_path / "flat", flat))
+    assert said.startswith("8 volumes; the crop cuts structures of 8, at most ")
+    cut = max(v.cut["shell"] for v in Store.open(tmp_path / "flat").volumes)
+    assert f"at most {100 * cut:.1f} % of one (shell of " in said and 0.3 < cut < 1
+
+
+def test_training_on_a_raw_folder_tells_of_warnings_once(raw, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("CYCLESH_CACHE", str(tmp_path / "cache"))
+    entries = {key: BALLS.to_json()[key] for key in ("structures", "aliases", "dropped", "windows")}
+    (raw / "dataset.json").write_text(json.dumps({**entries, "spacing_mm": [2, 2, 2]}))
+    config = default.build(f"mmwhs,data={raw},shape=16x16x16", "joint")
+    open_store(config)
+    assert "warnings" not in capfd.readouterr().err
+    save(raw / "thorax.nii.gz", balls())
+    open_store(config)
+    said = capfd.readouterr().err
+    assert said.count("1 warnings, the first of thorax.nii.gz: fits no layout") == 1
+    assert f"--mode=verify --input={raw}" in said
+    open_store(config)
+    assert "warnings" not in capfd.readouterr().err

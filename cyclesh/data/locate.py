@@ -1,5 +1,6 @@
 """From what the user names (nothing, a raw folder, a prepared store) to a store."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,13 @@ def _prepared(raw: Path, config, description: Description, progress: bool) -> St
             raise UserError(
                 f"{raw}: {report.count('error')} faults, the first in {first.file}: "
                 f"{first.message}; --mode=verify --input={raw} with this --config lists them all"
+            )
+        if progress and report.faults:  # warnings
+            first = report.faults[0]
+            print(
+                f"{raw}: {len(report.faults)} warnings, the first of {first.file}: "
+                f"{first.message}; --mode=verify --input={raw} with this --config lists them all",
+                file=sys.stderr,
             )
         recipe = _recipe(data, raw, folder, description)
         return prepare(recipe, processes=data.processes or None, progress=progress)

@@ -65,6 +65,18 @@ def prepare(
     return recipe.finished()
 
 
+def describe(store: Store) -> str:
+    """How many volumes a store has, and what its crop cuts off."""
+    cuts = [(share, name, v.id) for v in store.volumes for name, share in v.cut.items() if share]
+    if not cuts:
+        return f"{len(store.volumes)} volumes"
+    share, name, case = max(cuts)
+    return (
+        f"{len(store.volumes)} volumes; the crop cuts structures of "
+        f"{len({case for *_, case in cuts})}, at most {100 * share:.1f} % of one ({name} of {case})"
+    )
+
+
 def _make(recipe: Recipe, case: Case) -> None:
     """One case's files, its entry last; nothing when they are there already. Runs in a worker."""
     files, entry = recipe.files(case), recipe.entry(case)

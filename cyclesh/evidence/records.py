@@ -93,7 +93,7 @@ def differing_fields(plan: Plan, trial: Trial, record: Mapping) -> list[str]:
     wanted["init"] = dict(trial.init)
     wanted, found = settings.flat(wanted), settings.flat(record["config"])
     fields = {*wanted, *found}
-    free = {*FREE_FIELDS, "data.attribution"}.difference(SCORED_WITH)
+    free = set(FREE_FIELDS).difference(SCORED_WITH)
     if trial.shift_voxels:
         free -= {"log.keep_every_steps"}
     differing = [f for f in fields if f not in free and wanted.get(f, "") != found.get(f, "")]
