@@ -11,13 +11,17 @@ from jax import Array
 def least_squares(scores: Array, target: float) -> Array:
     """LSGAN: mean over all patches of (D(x) - target)^2, target 1 for real and 0 for synthetic.
 
-    The form of L_GAN in Eq. 3; the paper leaves it to CycleGAN, which uses this one.
+    The form of L_GAN in Eq. 3 (Mao et al., ICCV 2017); the paper leaves it to CycleGAN, which uses
+    this one. scores: (b, z', y', x', 1), one a patch.
     """
     return jnp.square(scores.astype(jnp.float32) - target).mean()
 
 
 def l1(x: Array, y: Array) -> Array:
-    """Mean absolute difference over all voxels: the norm of Eq. 1 (and of the identity loss)."""
+    """Mean absolute difference over all voxels: the norm of Eq. 1 (and of the identity loss).
+
+    x, y: (b, z, y, x, 1).
+    """
     return jnp.abs(x.astype(jnp.float32) - y.astype(jnp.float32)).mean()
 
 

@@ -47,7 +47,7 @@ def draw_parameters(net: nn.Module, key: Array, std: Callable[[int], float]) -> 
 def scaled_std(fan_in: int, gain: float) -> float:
     """Deviation of a kernel whose output has ``gain`` times the second moment of its input.
 
-    With a gain of 2 (He's initialisation) activations keep their scale through ReLUs without any
+    With a gain of 2 (He et al., ICCV 2015) activations keep their scale through ReLUs without any
     norm.
     """
     return math.sqrt(gain / fan_in)
@@ -159,8 +159,9 @@ class UNet(nn.Module):
 class PatchDiscriminator(nn.Module):
     """PatchGAN: judges overlapping sub-volumes, one score each (4.1).
 
-    The default, widths (2f, 4f, 8f, 1) with strides (2, 2, 1, 1), sees 23 voxels a score.
-    InstanceNorm on all but the first and the last layer, LeakyReLU.
+    The default, widths (2f, 4f, 8f, 1) with strides (2, 2, 1, 1), sees 23^3 voxels a score, the
+    reach of the discriminator that the paper cites; z' is then z / 4, rounded up. InstanceNorm on
+    all but the first and the last layer, LeakyReLU.
     """
 
     widths: tuple[int, ...]

@@ -54,10 +54,10 @@ def _conv_folded(
 ) -> Array:
     """The 3D convolution as a 2D one of slices that have their depth neighbours as channels.
 
-    A large one is computed slab by slab, which changes nothing but the order of its weight
-    gradient's sum: there XLA packs the slices as channels of one product, and at half the speed
-    where there are too many of them. And it is folded again for that gradient; small ones are not
-    with ``keep``.
+    That is im2col along the depth alone. A large one is computed slab by slab, which changes
+    nothing but the order of its weight gradient's sum: there XLA packs the slices as channels of
+    one product, and at half the speed where there are too many of them. And it is folded again for
+    that gradient; small ones are not with ``keep``.
     """
     taps = kernel.shape[0]
     batch, depth, height, width, _ = parts[0].shape
@@ -70,6 +70,7 @@ def _conv_folded(
         y = _conv2d(folded, kernel, stride, [(pad, pad)] * 2)
         return y.reshape(batch, -1, *y.shape[1:])
 
+    # Multiply-adds of one tap.
     work = batch * depth * height * width * math.prod(kernel.shape[2:]) / (taps * stride**2)
     count = min(depth, math.ceil(batch * depth / SLAB_SLICES)) if work > SLAB_WORK else 1
     if keep and count == 1:
@@ -158,8 +159,8 @@ def _phase_kernels(kernel: Array) -> Array:
 def upsample_conv3d(x: Array, kernel: Array, *, lowering: str, pad_depth: bool = True) -> Array:
     """A 3x3x3 convolution of the nearest-neighbour enlargement of ``x`` by two, exactly.
 
-    Each of the eight output phases is a 2x2x2 convolution of the small grid; all eight are
-    channels of one convolution over the padded grid, then interleaved.
+    In polyphase form: each of the eight output phases is a 2x2x2 convolution of the small grid; all
+    eight are channels of one convolution over the padded grid, then interleaved.
 
     Args:
       x: (b, z, y, x, in).

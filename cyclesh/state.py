@@ -55,7 +55,11 @@ class Phase:
 
     @property
     def work(self) -> float:
-        """Roughly, a step's arithmetic: forward passes of G or S, backward ones counted twice."""
+        """Roughly, a step's arithmetic in forward passes of G or S: a backward one counts as two.
+
+        G's update takes two passes forward and back, and one of S if gamma is not 0; S's one for
+        each kind of volume; where G does not move, its two passes are forward ones.
+        """
         reads = [kind for kind, weight in self.seg_reads.items() if weight and "seg" in self.moves]
         if "gen" in self.moves:  # to the other domain and back, and S on the way if gamma is not 0
             return 6 + (3 if self.shape_weight else 0) + 3 * len(reads)

@@ -14,6 +14,7 @@ reconstructions on, so D and S see what G made before it moved. D and S are inde
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +71,14 @@ def generator_loss(
     weights: Weights,
     gamma: float,
 ) -> tuple[Array, tuple[dict[str, Made], dict]]:
-    """Eq. 3 as the generators see it. Aux: what they made, and the unweighted terms.
+    """Eq. 3 as the generators see it, with CycleGAN's identity loss if ``weights`` has one.
 
-    All dicts are by home, and so are those of the losses that follow; terms are sums over homes.
+        sum over homes of  (D(fake) - 1)^2 + lambda |rec - x| + gamma CE(S(fake), y)
+
+    x, y are the home's volumes and labels; D and S are those of the domain that fake looks like.
+    All dicts are by home, and so are those of the losses that follow.
+
+    Returns: the loss, and (what the generators made, the unweighted terms summed over homes).
     """
 
     def at(home: str) -> tuple[Made, dict]:
@@ -151,14 +157,27 @@ def _added(halves: Iterable[dict[str, Array]]) -> dict[str, Array]:
     return {name: sum((half[name] for half in rest), term) for name, term in first.items()}
 
 
+class Updated(NamedTuple):
+    """What one player's update gives. ``params`` and ``opt`` are by home, where they live."""
+
+    params: dict
+    opt: object
+    total: Array  # the loss
+    terms: dict[str, Array]  # of which it is the weighted sum
+    grad_norm: Array  # of the whole player's gradient
+    made: object  # what else the loss gives: of the generators' what they made
+
+
 def update(
     loss: Callable, tx: optax.GradientTransformation, nets: dict[str, Pair], opt, homes: Both, *args
-):
-    """One optimiser step on ``loss(nets, *args) -> (scalar, (anything, terms))``.
+) -> Updated:
+    """One optimiser step on ``loss(nets, *args) -> (total, (made, terms))``.
 
-    Returns: parameters, opt, scalar, the anything, terms, and the global norm of the gradient.
+    Args:
+      nets: a player's networks as each home sees them.
+      opt: its optimiser's state, by home.
     """
-    (value, (aux, terms)), grads = jax.value_and_grad(loss, has_aux=True)(nets, *args)
+    (total, (made, terms)), grads = jax.value_and_grad(loss, has_aux=True)(nets, *args)
     # A network learns from the volumes of its own home and, where it was lent, of the other one.
     lent = homes.swap({home: grad.there for home, grad in grads.items()})
     grads = jax.tree.map(jnp.add, {home: grad.here for home, grad in grads.items()}, lent)
@@ -166,8 +185,8 @@ def update(
     norm = jnp.sqrt(homes.total(optax.tree.norm(grads, squared=True)))
     tx = optax.with_extra_args_support(tx)
     updates, opt = tx.update(grads, opt, params, norm=norm)
-    value, terms = homes.total((value, terms))
-    return optax.apply_updates(params, updates), opt, value, aux, terms, norm
+    total, terms = homes.total((total, terms))
+    return Updated(optax.apply_updates(params, updates), opt, total, terms, norm, made)
 
 
 def through_pools(homes: Both, pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
@@ -233,11 +252,12 @@ def make_step(
         def move(name: str, loss: Callable, *args):
             nonlocal params, opt
             tx, own, own_opt = (getattr(of, name) for of in (optimisers, seen, state.opt))
-            new, new_opt, total, aux, terms, norm = update(loss, tx, own, own_opt, homes, *args)
-            params, opt = params._replace(**{name: new}), opt._replace(**{name: new_opt})
-            metrics.update({f"{name}/{term}": value for term, value in terms.items()})
-            metrics[f"{name}/total"], metrics[f"{name}/grad"] = total, norm
-            return aux
+            new = update(loss, tx, own, own_opt, homes, *args)
+            params = params._replace(**{name: new.params})
+            opt = opt._replace(**{name: new.opt})
+            metrics.update({f"{name}/{term}": value for term, value in new.terms.items()})
+            metrics[f"{name}/total"], metrics[f"{name}/grad"] = new.total, new.grad_norm
+            return new.made
 
         if "gen" in phase.moves:
             made = move(
