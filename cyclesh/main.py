@@ -291,7 +291,9 @@ def data_section():
 def workdir() -> Path:
     if FLAGS.workdir:
         return Path(FLAGS.workdir)
-    return default_workdir(need_config().method)
+    need_config()
+    file, _, _ = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    return default_workdir(Path(file).stem)
 
 
 def default_workdir(name: str) -> Path:

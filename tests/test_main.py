@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, started_with
 
-from cyclesh.main import MODES, MODES_OF_FLAGS, status_of
+from cyclesh.main import MODES, MODES_OF_FLAGS, parse, status_of, workdir
 
 
 @pytest.mark.parametrize("words", (["--help"], ["--mode=segment", "--help"]))
@@ -26,6 +26,20 @@ def test_help_lists_modes_and_flags_and_does_nothing(words, tmp_path):
     for flag in MODES_OF_FLAGS:
         assert f"--{flag}:" in done.stdout or f"--[no]{flag}:" in done.stdout, flag
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "folder"),
+    [("", "runs/mine"), (":seed=3", "runs/mine"), (":tiny,seed=3", "runs/mine-tiny")],
+)
+def test_a_run_lies_where_its_config_file_says(argument, folder, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from configs import default\n\n"
+        "def get_config(argument=None):\n    return default.build(argument, 'joint')\n"
+    )
+    with started_with([f"--config={tmp_path / 'mine.py'}{argument}"]) as words:
+        parse(words)
+        assert str(workdir()) == folder
 
 
 @pytest.mark.parametrize(
