@@ -64,6 +64,11 @@ def test_the_table_stands_between_the_markers_and_nothing_else_changes(tmp_path,
     before = text
     readme.main([str(page), str(results)])
     assert page.read_text() == before
+    for name in ("table1.csv", "table2.csv"):
+        table = results / "phantom" / name
+        table.write_text(table.read_text().replace(",1\n", ",5\n").replace(",4\n", ",5\n"))
+    readme.main([str(page), str(results)])
+    assert "seeds: 5 (phantom). " in page.read_text()
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- /results --> <!-- results -->"])
