@@ -23,7 +23,7 @@ from pathlib import Path
 
 from configs import default
 from cyclesh.data.augment import Augment
-from cyclesh.data.description import HEART, Description, describe
+from cyclesh.data.description import Description, describe, description_of
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.pipeline import Loader, choose_subset
 from cyclesh.data.prepare import prepare
@@ -36,9 +36,8 @@ from cyclesh.runtime.memory import process_peak_bytes
 def grid_of(raw: Path, args: argparse.Namespace) -> Description:
     """The phantom's description, on the grid that was asked for."""
     shape = tuple(int(side) for side in args.shape.split("x"))
-    return dataclasses.replace(
-        describe(raw, HEART), shape=shape, spacing_mm=(float(args.spacing),) * 3
-    )
+    stated = describe(raw, description_of(default.fields().data))
+    return dataclasses.replace(stated, shape=shape, spacing_mm=(float(args.spacing),) * 3)
 
 
 def measure(raw: Path, target: Path, args: argparse.Namespace) -> dict:

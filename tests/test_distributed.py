@@ -90,9 +90,10 @@ def test_the_first_host_of_a_list(nodes, host):
     assert first_host(nodes) == host
 
 
-@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "127.0.0.1:many"])
-def test_a_coordinator_that_does_not_answer_is_named(monkeypatch, address):
+@pytest.mark.parametrize("port", [free_port, lambda: "many"], ids=["nobody's", "no number"])
+def test_a_coordinator_that_does_not_answer_is_named(monkeypatch, port):
     monkeypatch.setattr(distributed, "JOIN_S", 0.0)
+    address = f"127.0.0.1:{port()}"
     with pytest.raises(UserError, match=f"{address}: process 0 does not answer"):
         distributed.together(Place(address, 2, 1), lambda: 0)
 

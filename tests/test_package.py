@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOR_TESTS = {"pytest", "ruff", "nbformat", "nbclient", "ipykernel"}
+FOR_TESTS = {"pytest", "pytest-xdist", "ruff", "nbformat", "nbclient", "ipykernel"}
 
 
 def names(lines: list[str]) -> set[str]:
