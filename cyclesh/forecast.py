@@ -34,8 +34,10 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
     cap = f", at most {config.steps} steps" if config.steps else ""
-    check_init(config, workdir, make_workload(config, description).kept_shapes.params)
-    told = forecast(config, description)
+    use_cores()  # before anything asks which devices there are
+    work = make_workload(config, description)
+    check_init(config, workdir, work.kept_shapes.params)
+    told = forecast_of(work)
     return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
 
 
@@ -50,7 +52,12 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
       the fields to turn where it does not, in order.
     """
     use_cores()
-    work = make_workload(config, description)
+    return forecast_of(make_workload(config, description))
+
+
+def forecast_of(work: Workload) -> dict:
+    """`forecast`, of a workload."""
+    config = work.config
     batch = batch_shapes(config.batch, work.description.shape)
     shapes = work.state_shapes
     compiled = work.jit_step().lower(shapes, batch).compile()

@@ -315,7 +315,7 @@ def from_json(entries: Mapping) -> ConfigDict:
     """The locked config that `to_json` wrote: lists are tuples again.
 
     One that was written before there was `compute.home_devices` gets its default: which devices
-    compute does not change a run.
+    compute changes a run by rounding only.
     """
 
     def tuples(value):

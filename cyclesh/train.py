@@ -54,6 +54,7 @@ def train(
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
     devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
+    check_init(config, workdir, run.state_shapes.params)  # by all processes: they wait in it
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(alone(run)))
         if jax.device_count() > 1 and not (quiet or cores_are_devices()):
@@ -71,7 +72,6 @@ def train(
 def alone(run: Run) -> Iterator[None]:
     """Make the workdir this run's, and this process the only one that trains there."""
     check_data(run)
-    check_init(run.config, run.workdir, run.state_shapes.params)
     make_workdir(run.workdir)
     busy = (
         f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"

@@ -103,3 +103,12 @@ def test_preview_makes_nothing(tmp_path, monkeypatch):
     config.data.path = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
         forecast.preview(config, tmp_path / "run")
+
+
+def test_both_dry_runs_foretell_one_step(tmp_path):
+    words = ["--config=configs/joint.py:tiny", "--dry_run"]
+    train = spawn(*words, f"--workdir={tmp_path / 'run'}")
+    bench = spawn("--mode=bench", *words)
+    assert (train.status, bench.status) == (0, 0)
+    (step,) = (line for line in bench.out.splitlines() if line.startswith("joint at 1x16x24x24"))
+    assert step in train.out.splitlines()  # the devices that take it included

@@ -163,6 +163,23 @@ def test_one_judge_a_store_and_none_of_its_networks_in_a_trial(plan):
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "another"),
+    [
+        ("judge.seed", 7, True), ("judge.rate", 0.5, True), ("judge.epochs", 7, True),
+        ("model.filters", 3, True), ("augment.shift_mm", 1.0, True), ("batch", 2, True),
+        ("optim.clip_norm", 1.0, True), ("schedule.epoch_steps", 5, True),
+        ("schedule.patience", 9, False), ("optim.gen.rate", 0.5, False), ("seed", 9, False),
+        ("data.path", "/else", False), ("model.disc_widths", (1, 1, 1), False),
+    ],
+)  # fmt: skip
+def test_another_judge_where_a_field_decides_what_it_learns(field, value, another):
+    config, changed = (default.build(None, "joint") for _ in range(2))
+    changed.update_from_flattened_dict({field: value})
+    fields = [deciding_fields(judge_config(c)) for c in (config, changed)]
+    assert (fields[0] != fields[1]) == another
+
+
+@pytest.mark.parametrize(
     ("argument", "rests", "instead"),
     [("abdomen,data=/somewhere", 40, 0), (None, 0, 6), ("mmwhs", 0, 0)],
 )

@@ -334,7 +334,7 @@ def test_training_on_a_raw_folder_tells_of_warnings_once(raw, tmp_path, monkeypa
     save(raw / "thorax.nii.gz", balls())
     open_store(config)
     said = capfd.readouterr().err
-    assert said.count("1 warnings, the first of thorax.nii.gz: fits no layout") == 1
+    assert said.count("warnings (1), the first of thorax.nii.gz: fits no layout") == 1
     assert f"--mode=verify --input={raw}" in said
     open_store(config)
     assert "warnings" not in capfd.readouterr().err

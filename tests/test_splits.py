@@ -22,6 +22,10 @@ def test_sizes_of_the_default_split():
     for count in range(4, 12):
         train, val, test = split_sizes(count, (0.4, 0.1, 0.5), "hearts")
         assert train + val + test == count and train >= 2 and min(val, test) >= 1
+    for fractions in ((0.2, 0.5, 0.3), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9), (0.9, 0.05, 0.05)):
+        for count in (4, 5, 9):
+            train, val, test = split_sizes(count, fractions, "hearts")
+            assert train + val + test == count and train >= 2 and min(val, test) >= 1
     with pytest.raises(UserError, match="hearts: 3 subjects are too few"):
         split_sizes(3, (0.4, 0.1, 0.5), "hearts")
 

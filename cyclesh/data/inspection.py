@@ -1,8 +1,8 @@
 """What is wrong with one case's own files.
 
-An error keeps `train` from a raw folder: `prepare` could not use it, or the result would be spoilt
-(`prepare` by itself, which does not verify, goes ahead). A warning is what it copes with but its
-owner should know.
+An error keeps `train` from a raw folder: `prepare` could not use it, or (which `prepare` by itself
+does not notice) the result would be spoilt. A warning is what it copes with but its owner should
+know.
 """
 
 import hashlib

@@ -140,7 +140,7 @@ def _prepared(raw: Path, config, description: Description, progress: bool) -> St
         if progress and report.faults:  # warnings
             first = report.faults[0]
             print(
-                f"{raw}: {len(report.faults)} warnings, the first of {first.file}: "
+                f"{raw}: warnings ({len(report.faults)}), the first of {first.file}: "
                 f"{first.message}; --mode=verify --input={raw} with this --config lists them all",
                 file=sys.stderr,
             )

@@ -108,6 +108,6 @@ def split_sizes(
             f"{who}: {subjects} subjects are too few for train, val and test (at least {FEWEST}); "
             "add volumes, or give the split in dataset.json"
         )
-    val = max(1, round(fractions[1] * subjects))
+    val = min(max(1, round(fractions[1] * subjects)), subjects - 3)
     train = min(max(2, round(fractions[0] * subjects)), subjects - val - 1)
     return train, val, subjects - val - train
