@@ -119,7 +119,7 @@ def test_the_control_of_table_1_moves_g_as_often_from_the_same_parent(plan):
 
 @pytest.mark.parametrize(
     ("argument", "gammas"),
-    [(None, {5.0}), ("abdomen", {1.0, 5.0}), ("tiny", None), ("mmwhs", None)],
+    [(None, {5.0}), ("abdomen", {5.0}), ("tiny", None), ("mmwhs", None)],
 )
 def test_the_papers_gamma_throughout_is_a_row_where_ours_is_another_anywhere(argument, gammas):
     plan = plan_of(argument)
@@ -180,11 +180,18 @@ def test_another_judge_where_a_field_decides_what_it_learns(field, value, anothe
 
 
 @pytest.mark.parametrize(
-    ("argument", "rests", "instead"),
-    [("abdomen,data=/somewhere", 40, 0), (None, 0, 6), ("mmwhs", 0, 0)],
-)
-def test_segmentors_rest_at_first_where_preset_and_scale_let_them(argument, rests, instead):
-    plan = plan_of(argument)
+    ("argument", "pretrained", "rests", "instead"),
+    [
+        ("abdomen,data=/somewhere", {}, 0, 0), (None, {}, 0, 6), ("mmwhs", {}, 0, 0),
+        ("mmwhs", {"pretrain_gan_epochs": 7, "pretrain_gan_shape": 1.0}, 7, 0),
+    ],
+)  # fmt: skip
+def test_segmentors_rest_at_first_where_preset_and_scale_let_them(
+    argument, pretrained, rests, instead
+):
+    base = default.build(argument, "joint")
+    base.schedule.update(pretrained)
+    plan = make_plan(base, HEART, SUBJECTS)
     for output, method in (("table1", "sc"), ("table2", "ours")):
         own = config(plan, cells(plan, output, method)[0].trials[0])
         phases = state.make_phases(own)

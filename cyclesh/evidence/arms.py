@@ -75,6 +75,8 @@ SCALES = {
         extra=0,
         shift_voxels=(0, 0, 3),
         measured_every=100,
+        ada_reads_as_ours=True,
+        moving_not_resting=0,
     ),
     "mmwhs": Scale(
         epoch_steps=71,
