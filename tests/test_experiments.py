@@ -415,6 +415,20 @@ def test_records_of_another_plan_are_refused(tmp_path):
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
 
 
+def test_records_name_no_folder_of_the_machine_and_data_may_move(tmp_path):
+    plan = tiny_plan()
+    plan.base.data.path = str(tmp_path / "my_scans")
+    (tmp_path / records.RUNS).mkdir()
+    trial = plan.trials["all-ours-s0"]
+    records.write_failed(plan, trial, tmp_path, records.NON_FINITE, "step 3: seg/total")
+    record = records.read_record(tmp_path, trial.name)
+    assert record["config"]["data"]["path"] == "my_scans"
+    assert record["config"]["init"]["seg"] == "all-seg-s0"
+    assert str(tmp_path) not in records.record_path(tmp_path, trial.name).read_text()
+    plan.base.data.path = "/else/where"
+    assert records.differing_fields(plan, trial, record) == []
+
+
 @pytest.mark.parametrize("field", ["steps", "optim.skip_nonfinite"])
 def test_records_with_a_cap_on_steps_or_with_steps_left_out_are_not_the_plans(tmp_path, field):
     run(tmp_path, Spawned(tmp_path))

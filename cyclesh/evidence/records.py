@@ -72,7 +72,9 @@ def write_failed(plan: Plan, trial: Trial, workdir: Path, status: str, message: 
 
 def _heading(plan: Plan, trial: Trial, workdir: Path, status: str) -> dict:
     config = settings.to_json(config_of(plan, trial, Path(workdir) / RUNS))
-    config["init"] = dict(trial.init)  # by name: records outlive the folder
+    # By name, since records outlive folders and are published.
+    config["init"] = dict(trial.init)
+    config["data"]["path"] = Path(config["data"]["path"]).name
     return {
         "name": trial.name,
         "status": status,
