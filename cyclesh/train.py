@@ -64,7 +64,8 @@ def train(
                 print(line, file=sys.stderr)
         judge = cache(lambda: get_judges(config, store, quiet) if translates(config) else None)
         last_step = fit(run, judge, quiet, verbose)
-        results = from_first(lambda: scored_at(run, last_step, quiet))
+        _, best = kept_checkpoints(run)  # by all processes: they wait in it
+        results = from_first(lambda: scored_at(run, (best, last_step), quiet))
         return results or score(run, judge(), "test", "best", wall_s=time.time() - begin)
 
 
@@ -88,17 +89,17 @@ def claim(run: Run) -> None:
     record_data(run)
 
 
-def scored_at(run: Run, last_step: int, quiet: bool) -> dict | None:
+def scored_at(run: Run, best_and_last: tuple[int, int], quiet: bool) -> dict | None:
     """The best checkpoint's test results of a run that was finished before; None where none are."""
     finished = run.workdir / RESULTS
     if not finished.exists():
         return None
-    results, (_, best) = json.loads(finished.read_text()), kept_checkpoints(run)
+    results = json.loads(finished.read_text())
     found = results["checkpoint"]["step"], results["checkpoint"]["last_step"]
-    if (*found, results["scored_split"]) != (best, last_step, "test"):
+    if (found, results["scored_split"]) != (best_and_last, "test"):
         return None
     if not quiet:
-        print(f"{run.workdir}: finished at step {last_step}", file=sys.stderr)
+        print(f"{run.workdir}: finished at step {best_and_last[1]}", file=sys.stderr)
     return results
 
 

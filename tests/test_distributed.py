@@ -174,6 +174,13 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path, words)
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("one", "two")]
     assert results[0]["checkpoint"]["step"] == results[1]["checkpoint"]["step"]
 
+    # Once more: both find it finished, and nothing is scored again.
+    before = (tmp_path / "two" / "results.json").stat().st_mtime_ns
+    ends = Group(tmp_path / "two", 2, *words).wait()
+    assert [status for status, *_ in ends] == [0, 0], ends
+    assert "finished at step 8" in ends[0][2] and "finished" not in ends[1][2]
+    assert (tmp_path / "two" / "results.json").stat().st_mtime_ns == before
+
 
 @pytest.mark.slow
 def test_two_processes_take_the_joint_steps_of_one(tmp_path, store):
