@@ -47,6 +47,8 @@ def reproduce(
     after all else is done, where the loss of any trial stopped being finite.
     """
     workdir, only = Path(workdir), check_outputs(only)
+    if publish_in:
+        records.check_published(plan_for(config), Path(publish_in))
     plan = claim(config, workdir, [*only, *(with_page(workdir) if publish_in else [])], command)
     spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
     written = []
@@ -213,10 +215,11 @@ def publish(workdir: str | Path, folder: str | Path, fresh: Sequence[str] = ()) 
 
     Outputs that have a page there are written anew before, but for those that are ``fresh``, so
     that none is older than the records beside it. Pictures that they have no longer are removed
-    from the folder, too.
+    from the folder, too. Raises: UserError where the folder holds another plan's.
     """
     workdir, folder = Path(workdir), Path(folder)
     plan = plan_for(read_config(workdir))
+    records.check_published(plan, folder)
     for output in with_page(workdir):
         if output not in fresh:
             write(plan, output, workdir)

@@ -277,6 +277,23 @@ def test_a_ceiling_that_no_data_have_is_no_row(tmp_path):
     assert "ceiling: true" not in (tmp_path / "table1.md").read_text()
 
 
+def test_s_scores_of_two_pairs_of_judges_are_not_taken_from_each_other(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    page, name = tmp_path / "table1.md", "all-no_sc-s1"
+    assert "pairs of judges" not in page.read_text()
+    record = records.read_record(tmp_path, name)
+    for moved, pairs in ((1e-6, 1), (0.01, 2)):
+        judge = {m: {**own, "untranslated": 0.31 + moved} for m, own in record["judge"].items()}
+        change_record(tmp_path, name, judge=judge)
+        experiments.write_output(tmp_path, "table1")
+        differences = rows(tmp_path / "table1_differences.csv")
+        assert {row["seeds"] for row in differences} == {"2" if pairs == 1 else "1"}
+        assert ("These S-scores are of 2 pairs of judges" in page.read_text()) == (pairs == 2)
+    assert f"judges 2: `{name}`)" in page.read_text()
+    assert lines_of(page, "ct", "floor: inputs untranslated, judges 1", "0.310")
+    assert lines_of(page, "ct", "floor: inputs untranslated, judges 2", "0.320")
+
+
 def test_table_1_says_how_close_to_the_true_volumes_where_there_are_any(tmp_path):
     run(tmp_path, Spawned(tmp_path))
     page = tmp_path / "table1.md"
@@ -682,6 +699,26 @@ def test_what_is_copied_is_as_new_as_the_records_and_without_pictures_of_before(
     assert {row["n"] for row in rows(kept / "table1.csv")} == {"2"}
     assert kept / "displacement.png" in files and (kept / "displacement.png").stat().st_size
     assert not (kept / "table2.md").exists()
+
+
+@pytest.mark.parametrize("change", [{"batch": 7}, {"name": "nobodys"}])
+def test_a_folder_with_another_plans_records_is_not_published_in(tmp_path, change):
+    work, kept, spawned = tmp_path / "work", tmp_path / "kept", Spawned(tmp_path / "work")
+    run(work, Spawned(work))
+    experiments.publish(work, kept)
+    experiments.publish(work, kept)  # its own may be renewed
+    record = records.read_record(kept, "all-seg-s0")
+    name = change.get("name", "all-seg-s0")
+    record["config"] |= {field: value for field, value in change.items() if field != "name"}
+    records.record_path(kept, name).write_text(json.dumps(record))
+    before = contents(kept)
+    with pytest.raises(UserError, match=f"{name}.json: is of another plan; give another --output"):
+        experiments.publish(work, kept)
+    with pytest.raises(UserError, match="is of another plan"):
+        experiments.reproduce(
+            tiny_config(), tmp_path / "new", ["table1"], True, spawned, publish_in=str(kept)
+        )
+    assert contents(kept) == before and not (tmp_path / "new").exists() and not spawned.names
 
 
 def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):

@@ -15,7 +15,7 @@ sc,mr,mean,,,,0
 """
 DIFFERENCES = """comparison,modality,measure,x,mean,low,high,seeds,subjects,primary
 sc - no_sc,ct,s_score,,0.118,0.05,0.2,5,24,1
-sc - no_sc,mr,s_score,,,,,0,0,1
+sc - no_sc,mr,s_score,,0.04,,,1,24,1
 ada - baseline,ct,s_score,,0.3,0.2,0.4,5,24,0
 """
 
@@ -26,6 +26,7 @@ baseline,mr,mean,,0.6,0.01,5
 """
 DIFFERENCES2 = """comparison,modality,measure,x,mean,low,high,seeds,subjects,primary
 ours - baseline,ct,dice,,0.05,0.01,0.09,5,24,1
+ours - baseline,mr,dice,,,,,0,0,1
 ours - ada,ct,dice,,0.02,-0.01,0.05,4,24,0
 ada - baseline,ct,dice,,0.03,0.01,0.05,5,24,0
 """
@@ -56,6 +57,8 @@ def test_the_table_stands_between_the_markers_and_nothing_else_changes(tmp_path,
     row = next(line for line in text.splitlines() if line.startswith("| G with shape"))
     assert "| 0.550 +- 0.020 | - | 0.692 | 0.696 |" in row
     assert "sc - no sc in CT +0.118 (95 % interval +0.050 to +0.200)" in text
+    assert "sc - no sc in MR +0.040 (no interval yet; n = 1)" in text
+    assert "ours - baseline in MR" not in text  # no seed at all
     assert "ours - ada in CT +0.020 (95 % interval -0.010 to +0.050; n = 4)" in text
     assert "seeds: 5 (phantom), fewer where n says so" in text
     assert "abdomen" not in text and "ada - baseline" not in text

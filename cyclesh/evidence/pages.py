@@ -9,6 +9,7 @@ from cyclesh.evidence.tables import (
     finished,
     generator_rows,
     is_done,
+    pairs_of_judges,
     ratio_rows,
     reference_rows,
     shared_seeds,
@@ -36,8 +37,7 @@ NOTES = {
     "the paper's gamma throughout.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
     "modality; the other modality keeps all of its volumes. The generators of `ada` had their "
-    "parent's updates alone, those of `ours` go on from there, at first (on some presets) while "
-    "the segmentors still rest.",
+    "parent's updates alone, those of `ours` go on from there.",
     "figure3": "`cyclegan` has CycleGAN's generator (residual blocks, transposed convolutions) and "
     "no fewer generator updates than ours, its pre-training included. `no_sc` is our generator "
     "with gamma 0, from Table 1: `no_sc - cyclegan` is what the architecture and the rates make, "
@@ -186,7 +186,23 @@ def score_table(plan: Plan, rows: list[dict]) -> str:
 def s_score_table(plan: Plan, output: str, rows: list[dict], found: Mapping) -> list[str]:
     """S-scores, below them what they are read against, and what that is."""
     references = reference_rows(plan, output, found)
-    return [score_table(plan, rows + references), *([REFERRED_TO] if references else [])]
+    blocks = [score_table(plan, rows + references), *([REFERRED_TO] if references else [])]
+    return blocks + judges_note(plan, output, found)
+
+
+def judges_note(plan: Plan, output: str, found: Mapping) -> list[str]:
+    """Whose S-scores are of which judges, where they are not all of one pair."""
+    pairs = pairs_of_judges(plan, output, found)
+    if len(pairs) < 2:
+        return []
+    scored = (
+        f"judges {number}: {', '.join(f'`{name}`' for name in names)}"
+        for number, names in enumerate(pairs.values(), 1)
+    )
+    return [
+        f"**These S-scores are of {len(pairs)} pairs of judges** ({'; '.join(scored)}), which do "
+        "not measure alike. Differences leave out seeds in which they are mixed; means do not."
+    ]
 
 
 def translation_table(plan: Plan, output: str, found: Mapping) -> list[str]:

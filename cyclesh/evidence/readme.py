@@ -101,11 +101,16 @@ def _differences(folder: Path, table: str) -> list[str]:
     """The primary comparisons and `SHOWN_TOO`, with their intervals."""
     return [
         f"{row['comparison'].replace('_', ' ')} in {row['modality'].upper()} "
-        f"{float(row['mean']):+.3f} (95 % interval {float(row['low']):+.3f} to "
-        f"{float(row['high']):+.3f}{_fewer(folder, row['seeds'], '; ')})"
+        f"{float(row['mean']):+.3f} ({_interval(row)}{_fewer(folder, row['seeds'], '; ')})"
         for row in _rows(folder / f"{table}_differences.csv")
-        if (row["primary"] == "1" or row["comparison"] == SHOWN_TOO) and row["mean"] and row["low"]
+        if (row["primary"] == "1" or row["comparison"] == SHOWN_TOO) and row["mean"]
     ]
+
+
+def _interval(row: dict[str, str]) -> str:
+    if not row["low"]:
+        return "no interval yet"
+    return f"95 % interval {float(row['low']):+.3f} to {float(row['high']):+.3f}"
 
 
 def main(arguments: list[str]) -> int:

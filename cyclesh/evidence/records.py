@@ -123,6 +123,17 @@ def check_data(plan: Plan, workdir: Path, present: Mapping[int, Store]) -> None:
             )
 
 
+def check_published(plan: Plan, folder: Path) -> None:
+    """Raises UserError where a folder to publish in holds records of another plan or other data."""
+    for name, record in read_records(folder).items():
+        if name not in plan.trials or differing_fields(plan, plan.trials[name], record):
+            raise UserError(
+                f"{record_path(folder, name)}: is of another plan; give another --output, or "
+                "clear that folder"
+            )
+    check_data(plan, folder, present_stores(plan.base))
+
+
 def _identity(store: Store) -> tuple[str, str]:
     return store.sha256, store.split_sha256
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -22,6 +23,7 @@ REFERENCES = {
     "floor: inputs histogram-matched": ("histogram_matched", ""),
     "ceiling: true volumes": ("ceiling", "ceiling_by_structure"),
 }
+JUDGED_ALIKE = 1e-3  # of a Dice: one pair of judges, whatever devices round
 APART = ("sc_gamma1",)  # methods that take no seeds from those beside them: secondary, run last
 TRANSLATION_COLUMNS = ("method", "modality", "measure", "mean", "sd", "n")
 RATIO_COLUMNS = ("x", "ours_minus_ada", "real_minus_ada", "ratio", "denominator_not_above_zero")
@@ -126,16 +128,50 @@ def generator_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[d
     return rows
 
 
+def judges_dice(record: Mapping) -> np.ndarray:
+    """What tells a record's judges from others: their Dice on all that they saw of the test."""
+    keys = [key for key, _ in REFERENCES.values()]
+    blocks = [record["judge"][modality] for modality in sorted(record["judge"])]
+    own = [(block.get("dice") or {}).get("mean") for block in blocks]
+    values = [*own, *(block.get(key) for block in blocks for key in keys)]
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def judged_alike(records: Iterable[Mapping]) -> bool:
+    """Whether one pair of judges gave the S-scores of these records."""
+    first, *others = [judges_dice(record) for record in records]
+    return all(np.allclose(first, o, rtol=0, atol=JUDGED_ALIKE, equal_nan=True) for o in others)
+
+
+def pairs_of_judges(
+    plan: Plan, output: str, found: Mapping[str, dict]
+) -> dict[str, dict[str, dict]]:
+    """{a pair's first trial: {trial: its record}} of those of an output that judges have scored.
+
+    More than one where judges were lost and made again between trials.
+    """
+    pairs: dict[str, dict[str, dict]] = {}
+    for name in plan.needs[output]:
+        record = found.get(name)
+        if not is_done(record) or np.isnan(judges_dice(record)).all():
+            continue
+        alike = (first for first in pairs if judged_alike([found[first], record]))
+        pairs.setdefault(next(alike, name), {})[name] = record
+    return pairs
+
+
 def reference_rows(plan: Plan, output: str, found: Mapping[str, dict]) -> list[dict]:
     """What S-scores are read against: rows of the judges' own Dice, where records hold it.
 
-    It is of the test volumes and the judges alone, so any trial's is all trials'.
+    It is of the test volumes and the judges alone, so any trial's is all trials' of these judges.
     """
-    done = [found[name] for name in plan.needs[output] if is_done(found.get(name))]
-    rows = []
-    for method, (key, by_structure) in REFERENCES.items():
+    rows, pairs = [], pairs_of_judges(plan, output, found)
+    for (method, (key, by_structure)), (number, done) in product(
+        REFERENCES.items(), enumerate(pairs.values(), 1)
+    ):
+        method = f"{method}, judges {number}" if len(pairs) > 1 else method
         for modality in plan.modalities:
-            judged = (record["judge"].get(modality, {}) for record in done)
+            judged = (record["judge"].get(modality, {}) for record in done.values())
             block = next((block for block in judged if block.get(key) is not None), None)
             if block is None:
                 continue
@@ -178,7 +214,10 @@ def displacement_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
 
 
 def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
-    """better - worse over the seeds that all its cells have finished and the test subjects."""
+    """better - worse over the seeds that all its cells have finished and the test subjects.
+
+    S-scores of a seed count where all are of one pair of judges.
+    """
     beyond = comparison.beyond
     plus = (comparison.better, beyond.worse) if beyond else (comparison.better,)
     minus = (comparison.worse, beyond.better) if beyond else (comparison.worse,)
@@ -188,6 +227,8 @@ def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
         for names in zip(*(cell.trials for cell in cells), strict=False)
         if all(is_done(found.get(name)) for name in names)
     ]
+    if comparison.better.measure == S_SCORE:
+        seeds = [own for own in seeds if judged_alike(own)]
     if not seeds:
         return Difference(*[float("nan")] * 3, 0, 0)
     subjects = sorted({s for own in seeds for record in own for s in record["subjects"].values()})
