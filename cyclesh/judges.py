@@ -19,6 +19,8 @@ from cyclesh.runtime.distributed import from_first
 from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS
 
+VERSION = 1  # raise it when training makes another judge of the same data and fields
+
 
 def translates(config: ConfigDict) -> bool:
     """Whether a run has generators, and so an S-score (a baseline has none)."""
@@ -101,7 +103,7 @@ def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True
     None where they would have to be trained and ``train`` forbids it.
     """
     judge = judge_config(config)
-    folder = cache_folder("judges", key_of([store.sha256, deciding_fields(judge)]))
+    folder = cache_folder("judges", key_of([VERSION, store.sha256, deciding_fields(judge)]))
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder)))
         folder.mkdir(exist_ok=True)

@@ -5,7 +5,6 @@ TensorBoard events, checkpoints/, and once scored results.json, cases.csv, repor
 train.lock is held by the process that trains there.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from cyclesh import settings, state
 from cyclesh.data.augment import Augment
 from cyclesh.data.pipeline import Loader, Subset, choose_subset
-from cyclesh.data.store import Store
+from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
@@ -28,7 +28,7 @@ from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
-from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_config
+from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_as, read_config, read_json
 
 # Fields that a run may be continued with another value of.
 FREE_FIELDS = (
@@ -161,12 +161,23 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
         config=config,
         workdir=Path(workdir),
         store=store,
-        loader=Loader(store, subset, augment, config.batch, config.seed),
+        loader=Loader(store, subset, augment, config.batch, order_seed(config)),
         make_nets=partial(state.make_networks, config, store.description.classes),
         optimisers=state.make_optimisers(config, epoch_steps),
         phases=state.make_phases(config),
         epoch_steps=epoch_steps,
     )
+
+
+def order_seed(config: ConfigDict) -> int:
+    """Of the order of the volumes and of how each is augmented.
+
+    A run that goes on from networks of another one of its seed has another order: else they would
+    meet every volume again just as they did there.
+    """
+    if not any(config.init.values()):
+        return config.seed
+    return int(np.random.SeedSequence([config.seed, 1]).generate_state(1)[0])
 
 
 def _subset(config: ConfigDict, store: Store) -> Subset:
@@ -242,7 +253,7 @@ def _writable(workdir: Path) -> Iterator[None]:
 def check_data(run: Run) -> None:
     """Raises UserError where the run began on other data than its store holds."""
     path = run.workdir / DATA
-    if path.exists() and json.loads(path.read_text())["sha256"] != run.store.sha256:
+    if path.exists() and read_json(path).get("sha256") != run.store.sha256:
         raise UserError(
             f"{run.workdir}: began on other data than {run.store.root} now holds; "
             "give another --workdir, or those data"
@@ -266,6 +277,7 @@ def record_data(run: Run) -> None:
             "split_sha256": store.split_sha256,
             "real": ids(subset.real),
             "source": ids(subset.source),
+            "images": {v.source.sha256_image: v.id for v in _volumes_of(subset)},
         },
     )
 
@@ -325,6 +337,40 @@ def check_init(config: ConfigDict, workdir: Path, shapes: Players) -> None:
     """Raises UserError where a run that is yet to begin lacks networks that `init` names."""
     if not (workdir / CONFIG).exists():
         load_init(config, shapes)
+
+
+def check_parents(run: Run) -> None:
+    """Raises UserError where networks that `init` names are not of this run's data.
+
+    They may not have learned from volumes that it holds out, by the files' hashes: else its scores
+    on these would tell nothing. And domains, and classes of segmentors, must be in its order.
+    """
+    described, store = run.store.description.to_json(), run.store
+    kept = {v.source.sha256_image for v in _volumes_of(run.loader.subset)}
+    held_out = {v.source.sha256_image: v.id for v in store.volumes if v.split != "extra"}
+    for name, parent in run.config.init.items():
+        path = Path(parent) / DATA
+        if not parent or not path.is_file() or (run.workdir / CONFIG).exists():
+            continue
+        data = read_json(path)
+        with read_as(path, "what a run was trained on"):
+            for key in ("modalities", *(["structures"] if name == "seg" else [])):
+                there, here = list(data["description"][key]), list(described[key])
+                if there != here and sorted(there) == sorted(here):
+                    raise UserError(f"{key} are in another order than this run's: {here}")
+            seen = sorted(held_out[h] for h in {*data.get("images", ())} - kept if h in held_out)
+        if seen:
+            raise UserError(
+                f"--config.init.{name}={parent}: was trained on {', '.join(seen[:3])}"
+                f"{' and others' if len(seen) > 3 else ''}, which this run holds out; train it "
+                "with the same split, seed and data.real"
+            )
+
+
+def _volumes_of(subset: Subset) -> list[Volume]:
+    """All volumes that training reads, once each."""
+    found = (v for kind in (subset.real, subset.source) for own in kind.values() for v in own)
+    return list(dict.fromkeys(found))
 
 
 def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:

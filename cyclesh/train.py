@@ -24,6 +24,7 @@ from cyclesh.run import (
     build_run,
     check_data,
     check_init,
+    check_parents,
     check_workdir,
     claim_workdir,
     cut_off,
@@ -55,6 +56,7 @@ def train(
     run = build_run(config, workdir, store)
     devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
     check_init(config, workdir, run.state_shapes.params)  # by all processes: they wait in it
+    check_parents(run)
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(alone(run)))
         if jax.device_count() > 1 and not (quiet or cores_are_devices()):

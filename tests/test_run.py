@@ -1,5 +1,6 @@
 """A run on a store: what it cannot do without, what it says of it, and what it starts from."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,10 +15,19 @@ from tiny_store import SHAPE, run_words, write_store
 
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
-from cyclesh.run import as_trees, build_run, first_state, load_init
+from cyclesh.run import (
+    as_trees,
+    build_run,
+    check_parents,
+    claim_workdir,
+    first_state,
+    load_init,
+    make_workdir,
+    record_data,
+)
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.state import Players
-from cyclesh.workdir import CHECKPOINTS
+from cyclesh.workdir import CHECKPOINTS, DATA
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +56,65 @@ def test_a_run_starts_from_the_best_checkpoint_of_another_or_on_request_from_the
     assert (load_init(config, shapes)["gen"]["kernel"] == 1).all()
     config.init_checkpoint = "last"
     assert (load_init(config, shapes)["gen"]["kernel"] == 2).all()
+
+
+def start_from(workdir, opened: Store, real: tuple = (), parents_real: tuple = (), seed: int = 0):
+    """A run whose segmentors are those of ``workdir``, which is made to have read its volumes."""
+    parent = build_run(tiny_config("baseline"), workdir, opened)
+    parent.config.data.real = parents_real
+    make_workdir(workdir)
+    record_data(build_run(parent.config, workdir, opened))
+    config = tiny_config("joint")
+    config.data.real, config.init.seg, config.seed = real, str(workdir), seed
+    return build_run(config, workdir.parent / "run", opened)
+
+
+def test_networks_have_not_learned_from_what_a_run_holds_out(store, tmp_path):
+    opened, few = Store.open(store), (("ct", 2),)
+    check_parents(start_from(tmp_path / "same", opened))
+    check_parents(start_from(tmp_path / "fewer", opened, parents_real=few))
+    check_parents(start_from(tmp_path / "as_few", opened, few, few))
+    with pytest.raises(UserError, match=r"init.seg=.*: was trained on ct_\d, which this run holds"):
+        check_parents(start_from(tmp_path / "left_out", opened, real=few))
+    run = start_from(tmp_path / "split", opened)
+    changed = {"ct_0": "test", "ct_1": "val"}
+    opened.volumes = tuple(replace(v, split=changed.get(v.id, v.split)) for v in opened.volumes)
+    opened.volumes += (replace(opened.volumes[0], id="ct_9", split="train"),)
+    run = replace(run, loader=build_run(run.config, run.workdir, opened).loader, store=opened)
+    with pytest.raises(UserError, match="was trained on ct_1, which"):  # ct_0 is trained on as ct_9
+        check_parents(run)
+    claim_workdir(run.config, run.workdir)
+    check_parents(run)  # it was looked at when it began
+
+
+@pytest.mark.parametrize(("key", "first"), [("modalities", "mr"), ("structures", "core")])
+def test_networks_have_domains_and_classes_in_the_runs_order(store, tmp_path, key, first):
+    run = start_from(tmp_path / "parent", Store.open(store))
+    path = tmp_path / "parent" / DATA
+    data = json.loads(path.read_text())
+    swapped = list(data["description"][key])[::-1]
+    data["description"][key] = swapped if key == "modalities" else dict.fromkeys(swapped, 1)
+    path.write_text(json.dumps(data))
+    assert swapped[0] == first
+    with pytest.raises(UserError, match=f"{key} are in another order"):
+        check_parents(run)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="data.json: is not what a run was trained on"):
+        check_parents(run)
+
+
+def test_networks_that_go_on_meet_volumes_in_another_order_than_they_did(store, tmp_path):
+    config = tiny_config("baseline")
+    fresh = build_run(config, tmp_path, Store.open(store)).loader
+    config.init.seg = "elsewhere"
+    further = build_run(config, tmp_path, Store.open(store)).loader
+    images = [
+        np.stack([next(loader.batches(step))["real"]["A"][0] for step in range(6)])
+        for loader in (fresh, further)
+    ]
+    assert not [step for step in range(6) if np.array_equal(images[0][step], images[1][step])]
+    assert fresh.seed == config.seed
+    assert fresh.subset == further.subset
 
 
 def test_volumes_that_are_only_translated_are_none_where_nothing_is(store, tmp_path):

@@ -63,7 +63,7 @@ def change_store(root: Path) -> None:
 def _entry(name: str, modality: str, split: str) -> Volume:
     eye = as_affine(np.eye(4))
     files = f"{name}.nii.gz", f"{name}_label.nii.gz"
-    source = Source(*files, SHAPE, eye, "int16", "", "")
+    source = Source(*files, SHAPE, eye, "int16", f"{name} image", f"{name} label")
     cut = {"shell": 0.0, "core": 0.0}
     return Volume(name, name, modality, split, None, (-1.0, 1.0), eye, source, cut)
 
