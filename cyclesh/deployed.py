@@ -168,10 +168,7 @@ def _trained(folder: Path, which: str) -> Deployed:
     with read_as(folder / DATA, "a description of training data"):
         description, windows = _data_of(data)
         sha256 = data["sha256"]
-    checkpoints = folder / CHECKPOINTS
-    if not checkpoints.is_dir():
-        raise UserError(f"{folder}: has no checkpoints yet; let it train first")
-    with Checkpoints(checkpoints, read_only=True) as opened:
+    with Checkpoints(folder / CHECKPOINTS, read_only=True) as opened:
         step = opened.resolve(which)
         learned = opened.meta(step).get("learned", DEPLOYED)
     return Deployed(

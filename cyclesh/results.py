@@ -1,6 +1,5 @@
 """A checkpoint's scores, written where people look: results.json, cases.csv, report.html."""
 
-import json
 import platform
 import subprocess
 from importlib import metadata
@@ -15,7 +14,7 @@ from cyclesh.run import Run, load_params
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first
 from cyclesh.scoring.cases import write_cases
-from cyclesh.workdir import CHECKPOINTS
+from cyclesh.workdir import CHECKPOINTS, read_as, read_json
 
 RESULTS, CASES = "results.json", "cases.csv"
 S_SCORES = "s_scores.csv"  # as cases.csv, of synthetic volumes by the judges; Dice only
@@ -66,8 +65,9 @@ def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
     path = run.workdir / RESULTS
     steps, best = kept_checkpoints(run)
     if path.exists():
-        results = json.loads(path.read_text(encoding="utf-8"))
-        step, split = results["checkpoint"]["step"], results["scored_split"]
+        results = read_json(path)
+        with read_as(path, "the results of a run; score it again with --mode=evaluate"):
+            step, split = results["checkpoint"]["step"], results["scored_split"]
     else:
         step, split = best, "val"
         results = {
@@ -85,13 +85,10 @@ def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
     return Scored(run, model, score_volumes(run, model, cases_of or split), results)
 
 
-def kept_checkpoints(run: Run) -> tuple[list[int], int]:
-    """The steps of a run's checkpoints, and which is the best. UserError where there is none."""
-    folder = run.workdir / CHECKPOINTS
-    if not folder.is_dir():
-        raise UserError(f"{run.workdir}: no checkpoint; train first")
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        return checkpoints.steps(), checkpoints.resolve("best")
+def kept_checkpoints(run: Run, which: str = "best") -> tuple[list[int], int]:
+    """The steps of a run's checkpoints, and the one asked for. UserError where there is none."""
+    with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
+        return checkpoints.steps(), checkpoints.resolve(which)
 
 
 def load_model(run: Run, judge: dict | None, step: int) -> Model:

@@ -381,10 +381,7 @@ def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
       name: "gen", "disc" or "seg".
     Raises: UserError where there is no such checkpoint or it does not fit.
     """
-    folder = workdir / CHECKPOINTS
-    if not folder.is_dir():
-        raise UserError(f"{workdir}: is no workdir with checkpoints; train there first")
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         try:
             fits = checkpoints.holds(step, name, shapes)

@@ -96,9 +96,12 @@ def scored_at(run: Run, best_and_last: tuple[int, int], quiet: bool) -> dict | N
     finished = run.workdir / RESULTS
     if not finished.exists():
         return None
-    results = json.loads(finished.read_text())
-    found = results["checkpoint"]["step"], results["checkpoint"]["last_step"]
-    if (found, results["scored_split"]) != (best_and_last, "test"):
+    try:
+        results = json.loads(finished.read_text(encoding="utf-8"))
+        found = results["checkpoint"]["step"], results["checkpoint"]["last_step"]
+        if (found, results["scored_split"]) != (best_and_last, "test"):
+            return None
+    except (KeyError, TypeError, ValueError):  # damaged: it is made once more
         return None
     if not quiet:
         print(f"{run.workdir}: finished at step {best_and_last[1]}", file=sys.stderr)
@@ -113,6 +116,7 @@ def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) ->
     config = read_config(Path(workdir))
     set_up_training(cache_folder("compiled"))
     run = build_run(config, Path(workdir), open_store(config, progress=not quiet))
+    kept_checkpoints(run, which)  # before judges are trained in vain
     record_data(run)
     judge = get_judges(config, run.store, quiet) if translates(config) else None
     return score(run, judge, split, which, wall_s=time.time() - begin)

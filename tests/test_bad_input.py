@@ -386,13 +386,13 @@ COMMANDS = {
         f"--mode=prepare {CONFIG}:tiny --input=FOLDER --output=NEW --config.batch=0", "batch",
     ),
     "a start from what is no run": (
-        f"{CONFIG}:tiny --quiet --workdir=NEW --config.init.seg=EMPTY", "no workdir with checkp",
+        f"{CONFIG}:tiny --quiet --workdir=NEW --config.init.seg=EMPTY", "has no checkpoints",
     ),
     "a start from other networks": (
         f"{CONFIG}:tiny,filters=3 --quiet --workdir=NEW --config.init.seg=WORK", "other seg networ",
     ),
     "a forecast of such a start": (
-        f"{CONFIG}:tiny --dry_run --workdir=NEW --config.init.seg=EMPTY", "no workdir with",
+        f"{CONFIG}:tiny --dry_run --workdir=NEW --config.init.seg=EMPTY", "has no checkpoints",
     ),
     "a dry run of one trial": (
         "--mode=reproduce --workdir=WORK --trial=judge --dry_run", "--dry_run: does not go with",

@@ -113,6 +113,40 @@ def test_a_workdir_that_cannot_be_written(store, small_disk, capfd):
     require_one_clear_line(done, str(disk / "run"), "Read-only file system", "--workdir")
 
 
+def test_results_that_were_cut_are_made_again_and_data_that_were_are_named(store, tmp_path, capfd):
+    run = tmp_path / "run"
+    words = [*run_words(store, "baseline"), f"--workdir={run}", "--quiet"]
+    assert call(capfd, *words).status == 0
+    scored = json.loads((run / "results.json").read_text())
+    for damage in ("", '{"checkpoint"', "[]", '{"checkpoint": {}}'):
+        (run / "results.json").write_text(damage)
+        done = call(capfd, "--mode=report", f"--workdir={run}", "--quiet")
+        require_one_clear_line(done, "results.json")
+    assert call(capfd, *words).status == 0
+    again = json.loads((run / "results.json").read_text())
+    assert again | {"wall_s": 0} == scored | {"wall_s": 0}
+    (run / "data.json").write_text("")
+    require_one_clear_line(call(capfd, *words), "data.json: cannot be read")
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_made(store, tmp_path, capfd):
+    run = tmp_path / "run"
+    words = [*run_words(store, "joint"), "--config.steps=1"]
+    assert call(capfd, *words, f"--workdir={run}", "--quiet").status == 0
+    shutil.rmtree(Path(os.environ["CYCLESH_CACHE"]) / "judges")
+    for which in ("7", "\u00b2"):
+        before = content(run)
+        done = call(capfd, "--mode=evaluate", f"--workdir={run}", f"--checkpoint={which}")
+        require_one_clear_line(done, f"--checkpoint={which}", "holds best, last and 1")
+        assert content(run) == before
+    shutil.rmtree(run / "checkpoints")
+    (run / "data.json").unlink()
+    before = content(run)
+    require_one_clear_line(call(capfd, "--mode=evaluate", f"--workdir={run}"), "has no checkpoints")
+    assert content(run) == before and not (run / "checkpoints").exists()
+    assert not (Path(os.environ["CYCLESH_CACHE"]) / "judges").exists()
+
+
 @pytest.mark.parametrize("pattern", ["metrics/metrics", "seg/d/*"])
 def test_a_run_passes_over_a_damaged_checkpoint_and_refuses_to_start_over(
     store, tmp_path, capfd, pattern

@@ -69,13 +69,12 @@ def test_results_are_there_only_with_all_that_belongs_to_them(tmp_path, monkeypa
     [(4, 8, "test", True), (8, 8, "test", False), (4, 6, "test", False), (4, 8, "val", False)],
 )
 def test_a_run_is_finished_by_its_best_checkpoint_s_test_scores(
-    tmp_path, monkeypatch, step, last, split, finished
+    tmp_path, step, last, split, finished
 ):
     """Others may have been scored since, on request."""
     found = {"checkpoint": {"step": step, "last_step": last}, "scored_split": split}
     (tmp_path / RESULTS).write_text(json.dumps(found))
-    monkeypatch.setattr(train, "kept_checkpoints", lambda _: ([4, 8], 4))
-    told = train.scored_at(SimpleNamespace(workdir=tmp_path), 8, quiet=True)
+    told = train.scored_at(SimpleNamespace(workdir=tmp_path), (4, 8), quiet=True)
     assert told == (found if finished else None)
 
 

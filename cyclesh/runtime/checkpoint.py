@@ -48,6 +48,8 @@ class Checkpoints:
             keep.append(policies.EveryNSteps(keep_every_steps))
         self.folder = Path(folder).absolute()
         if read_only:
+            if not self.folder.is_dir():  # orbax would make it
+                raise UserError(f"{self.folder.parent}: has no checkpoints; train there first")
             _refuse_damaged(self.folder)
         else:
             from_first(partial(_tidy, self.folder))
@@ -96,7 +98,7 @@ class Checkpoints:
         if which == "best":
             best = self.best_step()
             return steps[-1] if best is None else best
-        if which.isdigit() and int(which) in steps:
+        if which.isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(
             f"--checkpoint={which}: {self.folder} holds best, last and {', '.join(map(str, steps))}"
