@@ -158,6 +158,7 @@ ZERO_TO_BELOW_ONE = (
     "model.seg_leak model.disc_leak"
 )
 LARGEST = 2**31  # seeds and counts are 32-bit
+DEEPEST = 16  # downsamplings: more than any volume can be halved
 CHOICES = {
     "method": tuple(METHODS),
     "model.generator": GENERATORS,
@@ -205,8 +206,12 @@ def validate(config: ConfigDict, sections: tuple[str, ...] = ()) -> None:
 
 
 def _validate_method(config: ConfigDict, require: Callable) -> None:
-    moves, loss, schedule = set(config.moves), config.loss, config.schedule
-    require(bool(moves) and moves <= set(MOVERS), "moves", f"use some of {', '.join(MOVERS)}")
+    moves, loss, schedule = config.moves, config.loss, config.schedule
+    require(
+        bool(moves) and all(name in MOVERS for name in moves),
+        "moves",
+        f"use some of {', '.join(MOVERS)}",
+    )
     require(("gen" in moves) == ("disc" in moves), "moves", "gen and disc move together")
     reads = loss.seg_real + loss.seg_fake + loss.seg_rec
     require("seg" not in moves or reads > 0, "loss.seg_real", "the segmentors must read something")
@@ -234,9 +239,16 @@ def _validate_networks(config: ConfigDict, require: Callable) -> None:
         "use 1 or more for each layer",
     )
     require(
-        len(strides) == len(widths) + 1 and set(strides) <= {1, 2},
+        len(strides) == len(widths) + 1 and all(stride in (1, 2) for stride in strides),
         "model.disc_strides",
         "give 1 or 2 for each of disc_widths and for the last layer",
+    )
+    require(config.model.depth <= DEEPEST, "model.depth", f"use {DEEPEST} or less")
+    reach = math.prod(strides[:-1])
+    require(
+        len(widths) == 1 or max(config.data.shape) > reach,
+        "model.disc_strides",
+        f"its last InstanceNorm would see one voxel of {tuple(config.data.shape)}; use fewer 2s",
     )
     require_levels(config.data.shape, config.model.depth, "--config: data.shape")
 
@@ -266,14 +278,17 @@ def _validate_devices(config: ConfigDict, require: Callable) -> None:
 def _validate_data(data: ConfigDict, require: Callable) -> None:
     require(
         len(data.fractions) == 3
+        and all(isinstance(share, (int, float)) for share in data.fractions)
         and min(data.fractions) > 0
         and abs(sum(data.fractions) - 1) < 1e-6,
         "data.fractions",
         "give shares of train, val and test that add to 1",
     )
-    fields = {"shape", "spacing_mm"}
+    fields = ("shape", "spacing_mm")
     require(
-        set(data.override) <= fields, "data.override", f"use some of {', '.join(sorted(fields))}"
+        all(field in fields for field in data.override),
+        "data.override",
+        f"use some of {', '.join(fields)}",
     )
     require(
         data.synthetic == -1 or data.synthetic >= 1,
@@ -285,6 +300,8 @@ def _validate_data(data: ConfigDict, require: Callable) -> None:
         "data.real",
         "give pairs of modality and amount, as in (('ct', 3),)",
     )
+    names = [name for name, _ in data.real]
+    require(all(names.count(n) == 1 for n in names), "data.real", "name each modality once")
     for name, amount in data.real:
         _amount(f"real_{name}", str(amount))
 

@@ -235,8 +235,15 @@ BAD = [
     ("model.disc_strides", (2, 2, 1)),
     ("model.disc_widths", (2, 4)),
     ("model.disc_widths", ("a", 2, 4, 8)),
+    ("model.disc_strides", ([1], 2, 2, 2)),
+    ("model.depth", 100_000),
+    ("moves", (["gen"],)),
     ("data.shape", (16, 16, 15)),
     ("data.real", ("ct", 3)),
+    ("data.real", (("ct", 3), ("ct", 4))),
+    ("data.fractions", ("a", "b", "c")),
+    ("data.fractions", (0.4, 0.1, None)),
+    ("data.override", (("a",), [1])),
     *[(field, value) for field in AT_LEAST_ONE for value in (0, -1)],
     *[(field, -1) for field in COUNTS],
     *[(field, value) for field in NOT_NEGATIVE for value in (-1.0, INF, NAN)],
@@ -251,6 +258,17 @@ def test_a_field_that_cannot_work_is_named(field, value):
     message = refusal(validate, config)
     named = "model.disc_strides" if value == (2, 4) else field
     assert f"--config: {named} is " in message and "; " in message
+
+
+def test_the_discriminators_norm_sees_more_than_one_voxel():
+    config = default.build("tiny,shape=16x16x16", "joint")
+    config.model.disc_widths = (2, 4, 8, 8)
+    config.model.disc_strides = (2, 2, 2, 2, 1)
+    assert "--config: model.disc_strides is" in refusal(validate, config)
+    config.model.disc_strides = (2, 2, 2, 1, 2)
+    validate(config)
+    config.model.disc_widths, config.model.disc_strides = (2,), (2, 2)  # no norm at all
+    validate(config)
 
 
 WRONG_KINDS = [

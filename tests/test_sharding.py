@@ -288,6 +288,33 @@ def test_volumes_lie_in_one_process_or_in_whole_ones(monkeypatch):
         sharding.make_mesh(compute(0, 6), 2, 12)
 
 
+@pytest.mark.parametrize(
+    ("processes", "each", "batch", "homes", "shape"),
+    [
+        (4, 3, 12, 0, (12, 1, 1)), (4, 3, 6, 0, "batch is 6; 12 devices of 4 processes must all"),
+        (4, 3, 6, 2, "home_devices is 2; with 3 devices a process"),
+        (3, 1, 1, 0, "use a multiple of 3"), (3, 1, 3, 0, (3, 1, 1)), (4, 1, 2, 0, (2, 2, 1)),
+        (5, 1, 5, 2, "home_devices is 2; 5 devices of 5 processes do not divide by it; use 1"),
+        (2, 4, 4, 0, (4, 2, 1)),
+    ],
+)  # fmt: skip
+def test_homes_lie_in_one_process_or_in_whole_ones(
+    monkeypatch, processes, each, batch, homes, shape
+):
+    devices = [
+        SimpleNamespace(process_index=i // each, id=i, platform="gpu")
+        for i in range(processes * each)
+    ]
+    monkeypatch.setattr(sharding, "Mesh", lambda grid, names, **_: grid)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    if isinstance(shape, tuple):
+        assert sharding.make_mesh(compute(0, 1, homes=homes), batch, 8).shape == shape
+    else:
+        with pytest.raises(UserError, match=re.escape(shape)):
+            sharding.make_mesh(compute(0, 1, homes=homes), batch, 8)
+
+
 def test_a_batch_is_spread_as_it_is():
     mesh = sharding.make_mesh(compute(2, 2), BATCH, SHAPE[0])
     batch = random_volumes(3, BATCH)

@@ -43,6 +43,11 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
             f"--config: compute.home_devices is {homes}; {_there_are(devices)}; use 1, or 0"
         )
     each = homes * slabs  # devices of a row
+    if jax.process_count() > 1 and homes > 1 and len(devices) % each:
+        raise UserError(
+            f"--config: compute.home_devices is {homes}; {len(devices)} devices of "
+            f"{jax.process_count()} processes do not divide by it; use 1, or 0"
+        )
     rows = compute.data_devices or _most_rows(batch, len(devices) // each)
     if rows * each > len(devices):
         raise UserError(
@@ -59,10 +64,15 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
             f"processes must all share it; use a multiple of {len(devices) // each}"
         )
     mine = len(devices) // jax.process_count()
-    if jax.process_count() > 1 and mine % slabs and slabs % mine:
+    if jax.process_count() > 1 and mine % each and each % mine:
+        name, value, hint = (
+            ("depth_devices", slabs, "a divisor or a multiple")
+            if slabs > 1
+            else ("home_devices", homes, "1, or 0")
+        )
         raise UserError(
-            f"--config: compute.depth_devices is {slabs}; with {mine} devices a process volumes "
-            "would lie across parts of several; use a divisor or a multiple"
+            f"--config: compute.{name} is {value}; with {mine} devices a process volumes would "
+            f"lie across parts of several; use {hint}"
         )
     if rows * each == 1:
         return None
@@ -76,6 +86,9 @@ def _homes(compute, batch: int, devices: Sequence) -> int:
         return compute.home_devices or 1
     if devices[0].platform == "cpu":  # two hold the arrays of twice as many layers
         return 2 if cores_are_devices() and not compute.save_memory else 1
+    mine = len(devices) // jax.process_count()
+    if jax.process_count() > 1 and mine % 2 and (mine > 1 or len(devices) % 2):
+        return 1  # pairs would lie across processes, or one device be left over
     rows = compute.data_devices or _most_rows(batch, len(devices))
     return 2 if 2 * rows <= len(devices) else 1
 
