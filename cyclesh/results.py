@@ -1,14 +1,10 @@
 """A checkpoint's scores, written where people look: results.json, cases.csv, report.html."""
 
-import platform
-import subprocess
-from importlib import metadata
-from pathlib import Path
-
-from cyclesh import __version__, evaluate, reports, settings
+from cyclesh import evaluate, reports, settings
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
 from cyclesh.files import write_json
+from cyclesh.provenance import git_revision, versions
 from cyclesh.reports import Scored
 from cyclesh.run import Run, load_params
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -105,26 +101,3 @@ def score_volumes(run: Run, model: Model, split: str) -> list[VolumeScores]:
     """The scores of every volume of a split."""
     volumes = evaluate.domain_volumes(run.store, split)
     return [evaluate.score_volume(model, run.store, *volume) for volume in volumes]
-
-
-def git_revision() -> str:
-    """The commit of the checkout that the package runs from; empty where there is none.
-
-    "-dirty" follows where files of the commit were changed: then it is not what has run.
-    """
-    describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def versions() -> dict[str, str]:
-    """Of everything that may change a number."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
-    return {
-        "cyclesh": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }

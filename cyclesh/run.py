@@ -24,6 +24,7 @@ from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
+from cyclesh.provenance import git_revision
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.progress import Stretch
@@ -261,15 +262,19 @@ def check_data(run: Run) -> None:
 
 
 def record_data(run: Run) -> None:
-    """data.json: what the run was trained on; a store that changed under the run is refused."""
-    store, subset = run.store, run.loader.subset
+    """data.json: what the run is trained on, and by which commits, in the order of its starts.
+
+    A store that changed under the run is refused.
+    """
+    store, subset, path = run.store, run.loader.subset, run.workdir / DATA
     check_data(run)
+    before = read_json(path).get("commits", []) if path.exists() else []
 
     def ids(volumes: dict) -> dict[str, list[str]]:
         return {run.modality(domain): [v.id for v in volumes[domain]] for domain in DOMAINS}
 
     write_json(
-        run.workdir / DATA,
+        path,
         {
             "description": store.description.to_json(),
             "windows": {m: list(store.window(m)) for m in store.description.modalities},
@@ -277,6 +282,7 @@ def record_data(run: Run) -> None:
             "split_sha256": store.split_sha256,
             "real": ids(subset.real),
             "source": ids(subset.source),
+            "commits": list(dict.fromkeys([*before, git_revision()])),
             "images": {v.source.sha256_image: v.id for v in _volumes_of(subset)},
         },
     )

@@ -117,7 +117,7 @@ def rescore(workdir: str | Path, split: str, which: str, quiet: bool = False) ->
     set_up_training(cache_folder("compiled"))
     run = build_run(config, Path(workdir), open_store(config, progress=not quiet))
     kept_checkpoints(run, which)  # before judges are trained in vain
-    record_data(run)
+    check_data(run)
     judge = get_judges(config, run.store, quiet) if translates(config) else None
     return score(run, judge, split, which, wall_s=time.time() - begin)
 

@@ -15,7 +15,8 @@ from cyclesh.evidence.displacement import train_displaced
 from cyclesh.evidence.plan import plan_for
 from cyclesh.evidence.records import RUNS, has_lost_networks, is_finished, unsettled
 from cyclesh.evidence.trials import config_of
-from cyclesh.results import CASES, git_revision, score_volumes, versions
+from cyclesh.provenance import git_revision, versions
+from cyclesh.results import CASES, score_volumes
 from cyclesh.run import build_run, claim_workdir, record_data
 from cyclesh.runtime.devices import set_up_training
 from cyclesh.scoring.cases import write_cases

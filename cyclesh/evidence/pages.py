@@ -353,7 +353,7 @@ def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
     command = Path(workdir) / COMMAND
     lines = [
         f"- command: `{command.read_text().strip() if command.exists() else 'reproduce()'}`",
-        f"- commit: {_listed(row['git'] for row in done)}",
+        f"- commit: {_listed(commit for row in done for commit in commits_of(row))}",
         f"- seeds: {_listed(map(str, seeds))}; judges: {plan.base.judge.seed}",
         f"- data (sha256 of the store): {_listed(row['data'] for row in done)}",
         f"- {len(done)} of {len(plan.wanted([output]))} trials finished",
@@ -366,6 +366,11 @@ def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
     if plan.base.data.attribution:
         lines.append(f"- {plan.base.data.attribution}")
     return "\n".join(lines)
+
+
+def commits_of(record: Mapping) -> list[str]:
+    """Those that have trained it, where they were kept, and the one that has scored it."""
+    return list(dict.fromkeys([*record.get("trained_by", []), record["git"]]))
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

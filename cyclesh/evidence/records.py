@@ -51,6 +51,7 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
     record = {
         **_heading(plan, trial, workdir, FINISHED),
         **{key: results[key] for key in KEPT},
+        "trained_by": data["commits"],
         "real": {modality: len(ids) for modality, ids in data["real"].items()},
         "source": {modality: len(ids) for modality, ids in data["source"].items()},
         "step_s": median_step_s(read_rows(folder)),

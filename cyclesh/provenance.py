@@ -1,0 +1,31 @@
+"""Which code a number is of."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from cyclesh import __version__
+
+
+def git_revision() -> str:
+    """The commit of the checkout that the package runs from; empty where there is none.
+
+    "-dirty" follows where files of the commit were changed: then it is not what has run.
+    """
+    describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Of everything that may change a number."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
+    return {
+        "cyclesh": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
