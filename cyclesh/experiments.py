@@ -48,7 +48,7 @@ def reproduce(
     """
     workdir, only = Path(workdir), check_outputs(only)
     if publish_in:
-        records.check_published(plan_for(config), Path(publish_in))
+        records.check_published(plan_for(config), workdir, Path(publish_in))
     plan = claim(config, workdir, [*only, *(with_page(workdir) if publish_in else [])], command)
     spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
     written = []
@@ -219,7 +219,7 @@ def publish(workdir: str | Path, folder: str | Path, fresh: Sequence[str] = ()) 
     """
     workdir, folder = Path(workdir), Path(folder)
     plan = plan_for(read_config(workdir))
-    records.check_published(plan, folder)
+    records.check_published(plan, workdir, folder)
     for output in with_page(workdir):
         if output not in fresh:
             write(plan, output, workdir)

@@ -17,6 +17,7 @@ from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
 from cyclesh.homes import kept_state, working_state
+from cyclesh.provenance import git_revision
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first, is_first, stop_signals
@@ -37,6 +38,7 @@ class Outputs:
     log: RunLog
     progress: Progress
     skips: "Skips"
+    commits: tuple[str, ...]  # that have trained the run, in their order
 
 
 @dataclass
@@ -63,7 +65,9 @@ def fit(
         make_state, step = first_state(run, checkpoints)
         if step >= run.total_steps or stalled(run, read_rows(run.workdir, step)):
             return step
-        skipped = checkpoints.meta(step).get("skipped", 0) if step else 0
+        meta = checkpoints.meta(step) if step else {"commits": []}
+        skipped = meta.get("skipped", 0)
+        commits = tuple(dict.fromkeys([*meta.get("commits", ["unknown"]), git_revision()]))
         with Steps(run, run.phase_at(step)) as steps:
             judge, current = get_judge(), working_state(make_state(), run.mesh)
             with (
@@ -71,9 +75,8 @@ def fit(
                 Progress(run.stretches, step, quiet, verbose, name) as progress,
                 stop_signals() as stopping,
             ):
-                out = Outputs(
-                    checkpoints, log, progress, Skips(run.config.optim.skip_nonfinite, skipped)
-                )
+                skips = Skips(run.config.optim.skip_nonfinite, skipped)
+                out = Outputs(checkpoints, log, progress, skips, commits)
                 return loop(run, steps, current, step, out, judge, stopping)
 
 
@@ -120,6 +123,7 @@ def loop(
                 "step": step,
                 "store": run.store.sha256,
                 "skipped": out.skips.count,
+                "commits": list(out.commits),
                 "learned": [name for name in Players._fields if run.has_learned(name, step)],
             }
             out.checkpoints.save(step, as_trees(kept), meta, validation_score(run, row))

@@ -21,8 +21,9 @@ def score(run: Run, judge: dict | None, split: str, which: str, wall_s: float) -
     with Checkpoints(run.workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
         last, validation = checkpoints.steps()[-1], checkpoints.scores().get(step)
+        commits = checkpoints.meta(step).get("commits", [])
     model = load_model(run, judge, step)
-    checkpoint = {"step": step, "validation": validation, "last_step": last}
+    checkpoint = {"step": step, "validation": validation, "last_step": last, "commits": commits}
     return from_first(lambda: score_model(run, model, split, checkpoint, wall_s))
 
 

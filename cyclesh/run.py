@@ -24,7 +24,6 @@ from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
-from cyclesh.provenance import git_revision
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.progress import Stretch
@@ -173,8 +172,8 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
 def order_seed(config: ConfigDict) -> int:
     """Of the order of the volumes and of how each is augmented.
 
-    A run that goes on from networks of another one of its seed has another order: else they would
-    meet every volume again just as they did there.
+    A run that goes on from networks of another one of its seed, which began with fresh ones, has
+    another order: else they would meet every volume again just as they did there.
     """
     if not any(config.init.values()):
         return config.seed
@@ -262,19 +261,20 @@ def check_data(run: Run) -> None:
 
 
 def record_data(run: Run) -> None:
-    """data.json: what the run is trained on, and by which commits, in the order of its starts.
+    """data.json: what the run is trained on; a store that changed under the run is refused.
 
-    A store that changed under the run is refused.
+    Its `images` are, by the files' hashes, all that its networks learn from: what those that `init`
+    names have learned from is among it.
     """
-    store, subset, path = run.store, run.loader.subset, run.workdir / DATA
+    store, subset = run.store, run.loader.subset
     check_data(run)
-    before = read_json(path).get("commits", []) if path.exists() else []
+    before = [images_behind(Path(parent), store) for parent in run.config.init.values() if parent]
 
     def ids(volumes: dict) -> dict[str, list[str]]:
         return {run.modality(domain): [v.id for v in volumes[domain]] for domain in DOMAINS}
 
     write_json(
-        path,
+        run.workdir / DATA,
         {
             "description": store.description.to_json(),
             "windows": {m: list(store.window(m)) for m in store.description.modalities},
@@ -282,8 +282,10 @@ def record_data(run: Run) -> None:
             "split_sha256": store.split_sha256,
             "real": ids(subset.real),
             "source": ids(subset.source),
-            "commits": list(dict.fromkeys([*before, git_revision()])),
-            "images": {v.source.sha256_image: v.id for v in _volumes_of(subset)},
+            "images": {
+                **{image: name for images in before for image, name in images.items()},
+                **{v.source.sha256_image: v.id for v in _volumes_of(subset)},
+            },
         },
     )
 
@@ -364,13 +366,27 @@ def check_parents(run: Run) -> None:
                 there, here = list(data["description"][key]), list(described[key])
                 if there != here and sorted(there) == sorted(here):
                     raise UserError(f"{key} are in another order than this run's: {here}")
-            seen = sorted(held_out[h] for h in {*data.get("images", ())} - kept if h in held_out)
+            hashes = {*images_behind(Path(parent), store)} - kept
+            seen = sorted(held_out[image] for image in hashes if image in held_out)
         if seen:
             raise UserError(
                 f"--config.init.{name}={parent}: was trained on {', '.join(seen[:3])}"
                 f"{' and others' if len(seen) > 3 else ''}, which this run holds out; train it "
                 "with the same split, seed and data.real"
             )
+
+
+def images_behind(parent: Path, store: Store) -> dict[str, str]:
+    """{hash: id} of the volumes that a run's networks have learned from.
+
+    Nothing where it did not keep them, or of another store only their ids.
+    """
+    path = parent / DATA
+    data = read_json(path) if path.is_file() else {}
+    if "images" in data or data.get("sha256") != store.sha256:
+        return data.get("images", {})
+    ids = {name for kind in ("real", "source") for own in data[kind].values() for name in own}
+    return {v.source.sha256_image: v.id for v in store.volumes if v.id in ids}
 
 
 def _volumes_of(subset: Subset) -> list[Volume]:

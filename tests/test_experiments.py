@@ -278,9 +278,14 @@ def test_a_ceiling_that_no_data_have_is_no_row(tmp_path):
 
 
 def test_s_scores_of_two_pairs_of_judges_are_not_taken_from_each_other(tmp_path):
-    run(tmp_path, Spawned(tmp_path))
+    run(tmp_path, Spawned(tmp_path), ("table1", "scratch"))
     page, name = tmp_path / "table1.md", "all-no_sc-s1"
     assert "pairs of judges" not in page.read_text()
+    scratch = records.read_record(tmp_path, "all-scratch-s0")["judge"]
+    judge = {m: {**own, "ceiling": 0.8} for m, own in scratch.items()}
+    change_record(tmp_path, "all-scratch-s0", judge=judge)
+    experiments.write_output(tmp_path, "scratch")
+    assert "are of 2 pairs of judges" in (tmp_path / "scratch.md").read_text()
     record = records.read_record(tmp_path, name)
     for moved, pairs in ((1e-6, 1), (0.01, 2)):
         judge = {m: {**own, "untranslated": 0.31 + moved} for m, own in record["judge"].items()}
@@ -437,10 +442,12 @@ def test_records_name_no_folder_of_the_machine_and_data_may_move(tmp_path):
     plan.base.data.path = str(tmp_path / "my_scans")
     (tmp_path / records.RUNS).mkdir()
     trial = plan.trials["all-ours-s0"]
-    records.write_failed(plan, trial, tmp_path, records.NON_FINITE, "step 3: seg/total")
+    message = f"{tmp_path / records.RUNS / trial.name}: step 3: seg/total"
+    records.write_failed(plan, trial, tmp_path, records.NON_FINITE, message)
     record = records.read_record(tmp_path, trial.name)
     assert record["config"]["data"]["path"] == "my_scans"
     assert record["config"]["init"]["seg"] == "all-seg-s0"
+    assert record["message"] == "all-ours-s0: step 3: seg/total"
     assert str(tmp_path) not in records.record_path(tmp_path, trial.name).read_text()
     plan.base.data.path = "/else/where"
     assert records.differing_fields(plan, trial, record) == []
@@ -701,7 +708,7 @@ def test_what_is_copied_is_as_new_as_the_records_and_without_pictures_of_before(
     assert not (kept / "table2.md").exists()
 
 
-@pytest.mark.parametrize("change", [{"batch": 7}, {"name": "nobodys"}])
+@pytest.mark.parametrize("change", [{"batch": 7}, {"name": "nobodys"}, {"data": "e" * 64}])
 def test_a_folder_with_another_plans_records_is_not_published_in(tmp_path, change):
     work, kept, spawned = tmp_path / "work", tmp_path / "kept", Spawned(tmp_path / "work")
     run(work, Spawned(work))
@@ -709,16 +716,18 @@ def test_a_folder_with_another_plans_records_is_not_published_in(tmp_path, chang
     experiments.publish(work, kept)  # its own may be renewed
     record = records.read_record(kept, "all-seg-s0")
     name = change.get("name", "all-seg-s0")
-    record["config"] |= {field: value for field, value in change.items() if field != "name"}
+    record["config"] |= {field: value for field, value in change.items() if field == "batch"}
+    record |= {field: value for field, value in change.items() if field == "data"}
     records.record_path(kept, name).write_text(json.dumps(record))
     before = contents(kept)
-    with pytest.raises(UserError, match=f"{name}.json: is of another plan; give another --output"):
+    with pytest.raises(UserError, match=f"{name}.json: is of another plan or of other data; give"):
         experiments.publish(work, kept)
+    shutil.rmtree(work / "runs" / "all-gan-s0")  # which would be trained again
     with pytest.raises(UserError, match="is of another plan"):
         experiments.reproduce(
-            tiny_config(), tmp_path / "new", ["table1"], True, spawned, publish_in=str(kept)
+            tiny_config(), work, ["table1", "flood"], True, spawned, publish_in=str(kept)
         )
-    assert contents(kept) == before and not (tmp_path / "new").exists() and not spawned.names
+    assert contents(kept) == before and not spawned.names
 
 
 def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):

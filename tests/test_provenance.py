@@ -4,13 +4,13 @@ import json
 import subprocess
 
 import pytest
-from tiny_runs import tiny_config
-from tiny_store import write_store
+from command_line import call
+from tiny_store import EACH_STEP, run_words, write_store
 
-from cyclesh import provenance, run
-from cyclesh.data.store import Store
+from cyclesh import loop, provenance
 from cyclesh.evidence.pages import commits_of
-from cyclesh.workdir import DATA
+from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.workdir import CHECKPOINTS
 
 
 @pytest.fixture
@@ -43,14 +43,23 @@ def test_without_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     assert provenance.git_revision() == ""
 
 
-def test_a_run_keeps_every_commit_that_went_on_with_it(tmp_path, monkeypatch):
-    store = Store.open(write_store(tmp_path / "store"))
-    own = run.build_run(tiny_config("baseline"), tmp_path, store)
-    for commit in ("first", "first", "second", "first"):
-        monkeypatch.setattr(run, "git_revision", lambda commit=commit: commit)
-        run.record_data(own)
-    assert json.loads((tmp_path / DATA).read_text())["commits"] == ["first", "second"]
-    assert commits_of({"git": "third", "trained_by": ["first", "second"]}) == [
-        "first", "second", "third",
-    ]  # fmt: skip
-    assert commits_of({"git": "of before they were kept"}) == ["of before they were kept"]
+def test_a_checkpoint_keeps_every_commit_that_has_trained_it(tmp_path, monkeypatch, capfd):
+    store, workdir = write_store(tmp_path / "store"), tmp_path / "run"
+    for commit, steps in (("first", 1), ("not asked", 1), ("second", 3), ("first", 6)):
+        monkeypatch.setattr(loop, "git_revision", lambda commit=commit: commit)
+        words = [*run_words(store, "baseline"), *EACH_STEP, f"--workdir={workdir}", "--quiet"]
+        assert call(capfd, *words, f"--config.steps={steps}").status == 0
+    expected = [["first"], *[["first", "second"]] * 5]
+    with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+        found = {step: checkpoints.meta(step)["commits"] for step in checkpoints.steps()}
+    assert [found[step] for step in range(1, 7)] == expected
+    checkpoint = json.loads((workdir / "results.json").read_text())["checkpoint"]
+    assert checkpoint["commits"] == expected[checkpoint["step"] - 1]
+
+
+def test_a_page_names_the_commits_that_trained_and_the_one_that_scored():
+    checkpoint = {"commits": ["first", "second"]}
+    assert commits_of({"git": "third", "checkpoint": checkpoint}) == ["first", "second", "third"]
+    assert commits_of({"git": "first", "checkpoint": checkpoint}) == ["first", "second"]
+    assert commits_of({"git": "of a judge", "checkpoint": None}) == ["of a judge"]
+    assert commits_of({"git": "before", "checkpoint": {"step": 4}}) == ["before"]

@@ -76,6 +76,18 @@ def test_networks_have_not_learned_from_what_a_run_holds_out(store, tmp_path):
     check_parents(start_from(tmp_path / "as_few", opened, few, few))
     with pytest.raises(UserError, match=r"init.seg=.*: was trained on ct_\d, which this run holds"):
         check_parents(start_from(tmp_path / "left_out", opened, real=few))
+    path = tmp_path / "left_out" / DATA
+    entries = json.loads(path.read_text())
+    del entries["images"]  # as before they were kept: in the same store, ids tell
+    path.write_text(json.dumps(entries))
+    between = build_run(start_from(tmp_path / "fewer", opened, few, few).config, tmp_path, opened)
+    between.config.init.seg = str(tmp_path / "left_out")
+    make_workdir(tmp_path / "between")
+    record_data(replace(between, workdir=tmp_path / "between"))
+    for parent in ("left_out", "between"):
+        between.config.init.seg = str(tmp_path / parent)
+        with pytest.raises(UserError, match=f"{parent}: was trained on ct_\\d, which this run"):
+            check_parents(replace(between, workdir=tmp_path / "another"))
     run = start_from(tmp_path / "split", opened)
     changed = {"ct_0": "test", "ct_1": "val"}
     opened.volumes = tuple(replace(v, split=changed.get(v.id, v.split)) for v in opened.volumes)

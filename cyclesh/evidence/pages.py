@@ -122,6 +122,8 @@ def page(
         blocks += translation_table(plan, output, found) if output == "table1" else []
     elif rows:
         blocks.append(score_table(plan, rows))
+    if output == "scratch":
+        blocks += judges_note(plan, output, found)
     if compared:
         blocks.append(difference_table(compared))
     if output == "figure8":
@@ -201,7 +203,8 @@ def judges_note(plan: Plan, output: str, found: Mapping) -> list[str]:
     )
     return [
         f"**These S-scores are of {len(pairs)} pairs of judges** ({'; '.join(scored)}), which do "
-        "not measure alike. Differences leave out seeds in which they are mixed; means do not."
+        "not measure alike. Differences of S-scores leave out seeds in which they are mixed; means "
+        "do not."
     ]
 
 
@@ -370,7 +373,8 @@ def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
 
 def commits_of(record: Mapping) -> list[str]:
     """Those that have trained it, where they were kept, and the one that has scored it."""
-    return list(dict.fromkeys([*record.get("trained_by", []), record["git"]]))
+    trained_by = (record["checkpoint"] or {}).get("commits", [])
+    return list(dict.fromkeys([*trained_by, record["git"]]))
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

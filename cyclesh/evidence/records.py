@@ -51,7 +51,6 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
     record = {
         **_heading(plan, trial, workdir, FINISHED),
         **{key: results[key] for key in KEPT},
-        "trained_by": data["commits"],
         "real": {modality: len(ids) for modality, ids in data["real"].items()},
         "source": {modality: len(ids) for modality, ids in data["source"].items()},
         "step_s": median_step_s(read_rows(folder)),
@@ -67,6 +66,7 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
 
 def write_failed(plan: Plan, trial: Trial, workdir: Path, status: str, message: str) -> None:
     """The record of a trial without scores; tables name it."""
+    message = message.replace(str(Path(workdir) / RUNS / trial.name), trial.name)
     record = {**_heading(plan, trial, workdir, status), "message": message}
     write_json(record_path(workdir, trial.name), record)
 
@@ -124,15 +124,23 @@ def check_data(plan: Plan, workdir: Path, present: Mapping[int, Store]) -> None:
             )
 
 
-def check_published(plan: Plan, folder: Path) -> None:
+def check_published(plan: Plan, workdir: Path, folder: Path) -> None:
     """Raises UserError where a folder to publish in holds records of another plan or other data."""
+    known = {
+        record["config"]["phantom"]["extra"]: (record["data"], record["split"])
+        for record in read_records(workdir).values()
+        if record["status"] == FINISHED
+    }
     for name, record in read_records(folder).items():
-        if name not in plan.trials or differing_fields(plan, plan.trials[name], record):
+        of_plan = name in plan.trials and not differing_fields(plan, plan.trials[name], record)
+        if of_plan and record["status"] == FINISHED:
+            identity = record["data"], record["split"]
+            of_plan = known.setdefault(record["config"]["phantom"]["extra"], identity) == identity
+        if not of_plan:
             raise UserError(
-                f"{record_path(folder, name)}: is of another plan; give another --output, or "
-                "clear that folder"
+                f"{record_path(folder, name)}: is of another plan or of other data; give another "
+                "--output, or clear that folder"
             )
-    check_data(plan, folder, present_stores(plan.base))
 
 
 def _identity(store: Store) -> tuple[str, str]:
