@@ -57,3 +57,10 @@ def test_every_kind_of_trial_stands_in_the_table_of_trials():
 def test_the_prose_around_them_states_no_count_of_updates_or_seeds():
     text = evidence.PAGE.read_text(encoding="utf-8").replace(counts(), "")
     assert not re.findall(r"\d+ (?:updates|seeds|steps)|every \d+", text, re.IGNORECASE)
+
+
+def test_the_answer_that_it_quotes_is_that_of_the_results():
+    text = evidence.PAGE.read_text(encoding="utf-8")
+    quoted = " ".join(line[2:] for line in text.splitlines() if line.startswith("> "))
+    page = evidence.PAGE.parent / "results" / "phantom" / "table2.md"
+    assert quoted.startswith("Does synthetic data") and f"**{quoted}**" in page.read_text()
