@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
-from cyclesh.data.locate import foresee
-from cyclesh.run import check_init, check_workdir
+from cyclesh.data.locate import foresee, open_store
+from cyclesh.data.store import is_store
+from cyclesh.run import build_run, check_data, check_init, check_parents, check_workdir
 from cyclesh.runtime.devices import use_cores
 from cyclesh.runtime.memory import free_memory_bytes, held_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
@@ -31,6 +32,10 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     settings.validate(config)
     check_workdir(config, workdir)
     data, description = foresee(config)
+    if config.data.path and is_store(config.data.path):
+        run = build_run(config, workdir, open_store(config))
+        check_data(run)
+        check_parents(run)
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
     cap = f", at most {config.steps} steps" if config.steps else ""

@@ -6,9 +6,12 @@ import pytest
 from command_line import spawn
 
 from cyclesh import forecast
+from cyclesh.data.store import Store
 from cyclesh.errors import UserError
+from cyclesh.run import build_run, make_workdir, record_data
 from cyclesh.state import count_parameters
 from tests.tiny_runs import tiny_config
+from tests.tiny_store import SHAPE, write_store
 
 
 def test_parameters_are_those_of_the_run():
@@ -103,6 +106,24 @@ def test_preview_makes_nothing(tmp_path, monkeypatch):
     config.data.path = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such folder"):
         forecast.preview(config, tmp_path / "run")
+
+
+def test_preview_refuses_what_a_store_cannot_give(tmp_path):
+    store, config = write_store(tmp_path / "store"), tiny_config("joint")
+    config.data.path, config.data.shape = str(store), SHAPE
+    before = sorted(tmp_path.rglob("*"))
+    for real, said in (((("ct", 9),), "only 3 training subjects"), ((("t1", 2),), "t1")):
+        config.data.real = real
+        with pytest.raises(UserError, match=said):
+            forecast.preview(config, tmp_path / "run")
+    config.data.real = ()
+    parent = build_run(config, tmp_path / "parent", Store.open(store))
+    make_workdir(parent.workdir)
+    record_data(parent)
+    config.data.real, config.init.seg = (("ct", 2),), str(parent.workdir)
+    with pytest.raises(UserError, match="was trained on ct_., which this run holds out"):
+        forecast.preview(config, tmp_path / "run")
+    assert {*tmp_path.rglob("*")} - {*before} == {parent.workdir, parent.workdir / "data.json"}
 
 
 def test_both_dry_runs_foretell_one_step(tmp_path):
