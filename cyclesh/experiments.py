@@ -167,11 +167,15 @@ def dry_run(
 
 
 def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here") -> str:
-    """The plan with the time that it will take: a line for each trial, then for each output."""
+    """The plan with the time that it will take: a line for each trial, then for each output.
+
+    Where it would be submitted no step is taken to measure that: other machines will run it.
+    """
     wanted = plan.wanted(only)
     missing = to_run(plan, wanted, workdir)
     durations = Durations(plan, workdir, wanted)
-    times = dict(zip((t.name for t in missing), durations.seconds(missing), strict=True))
+    seconds = durations.seconds(missing, measure=launch == "here")
+    times = dict(zip((t.name for t in missing), seconds, strict=True))
     lines = [f"{len(wanted)} trials for {', '.join(only)}; {len(wanted) - len(missing)} settled"]
     for trial in wanted:
         own = config_of(plan, trial, workdir / RUNS)
@@ -182,7 +186,8 @@ def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here
             + (f"  from {parents}" if parents else "")
         )
     lines += [f"{o}: {_left(plan, o, times)}" for o in only]
-    lines.append(f"all: {duration(sum(times.values()))}, one trial after another on this machine")
+    steps = sum(steps_of(config_of(plan, trial, workdir / RUNS)) for trial in missing)
+    lines.append(f"all: {duration(sum(times.values()))}, {steps} steps, one trial after another")
     if launch == "slurm":
         ranks = slurm.levels(plan, missing)
         for number, names in enumerate(ranks):

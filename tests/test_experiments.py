@@ -23,6 +23,7 @@ from cyclesh.data.store import Store
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evidence import conduct, figures, records, slurm, tables
 from cyclesh.evidence.plan import plan_for
+from cyclesh.evidence.trials import config_of, steps_of
 
 
 class Spawned:
@@ -625,10 +626,19 @@ def test_what_is_asked_is_checked(tmp_path, capfd):
 def test_a_dry_run_lists_what_is_missing_and_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config: 90.0)
     workdir = tmp_path / "new"
-    text = experiments.dry_run(tiny_config(), workdir, ["table1"], "slurm")
-    assert not workdir.exists()
+    text = experiments.dry_run(tiny_config(), workdir, ["table1"])
     # 4 steps of 90 s and a minute: all but the judge, whose epochs are more
-    assert text.count("7 min") == 8 and "all-ours-s1" in text and "sbatch" in text
+    assert text.count("7 min") == 8 and "all-ours-s1" in text and "sbatch" not in text
+    judge = config_of(tiny_plan(), tiny_plan().trials["judge"], workdir)
+    assert f", {8 * LAST_STEP + steps_of(judge)} steps, one trial after another" in text
+
+    def not_here(_):
+        raise AssertionError("a step was taken where nothing will run")
+
+    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", not_here)
+    text = experiments.dry_run(tiny_config(), workdir, ["table1"], "slurm")
+    assert "sbatch" in text and " min" not in text and "9 trials to run, ?" in text
+    assert not workdir.exists()
     run(tmp_path, Spawned(tmp_path))
     text = experiments.dry_run(tiny_config(), tmp_path, ["table1"], "here")
     assert "9 settled" in text and "sbatch" not in text

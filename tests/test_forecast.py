@@ -5,7 +5,10 @@ import json
 import pytest
 from command_line import spawn
 
+from configs import default
 from cyclesh import forecast
+from cyclesh.data.locate import open_store
+from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
 from cyclesh.run import build_run, make_workdir, record_data
@@ -101,6 +104,7 @@ def test_preview_makes_nothing(tmp_path, monkeypatch):
     text = forecast.preview(tiny_config("joint"), tmp_path / "run")
     assert f"would begin {tmp_path / 'run'}: joint 10 epochs" in text
     assert "the embedded phantom" in text and "M parameters" in text
+    assert "joint 10 epochs; 4 steps an epoch, 40 in all\n" in text  # 4 of 10 subjects train
     assert list(tmp_path.iterdir()) == []
     config = tiny_config("joint")
     config.data.path = str(tmp_path / "nowhere")
@@ -117,6 +121,11 @@ def test_preview_refuses_what_a_store_cannot_give(tmp_path):
         with pytest.raises(UserError, match=said):
             forecast.preview(config, tmp_path / "run")
     config.data.real = ()
+    assert "; 3 steps an epoch, 30 in all\n" in forecast.preview(config, tmp_path / "run")
+    config.schedule.epoch_steps, config.steps = 5, 7
+    told = forecast.preview(config, tmp_path / "run")
+    assert "; 5 steps an epoch, 50 in all, at most 7\n" in told
+    config.schedule.epoch_steps = config.steps = 0
     parent = build_run(config, tmp_path / "parent", Store.open(store))
     make_workdir(parent.workdir)
     record_data(parent)
@@ -124,6 +133,17 @@ def test_preview_refuses_what_a_store_cannot_give(tmp_path):
     with pytest.raises(UserError, match="was trained on ct_., which this run holds out"):
         forecast.preview(config, tmp_path / "run")
     assert {*tmp_path.rglob("*")} - {*before} == {parent.workdir, parent.workdir / "data.json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "items"),
+    [("joint", ""), ("joint", ",real_ct=0.5,batch=2"), ("baseline", ",real_ct=2,real_mr=3")],
+)
+def test_an_epoch_is_foretold_as_long_as_it_is(tmp_path, method, items):
+    write_phantom(PhantomSpec(subjects_ct=12, subjects_mr=10, extra_ct=5), tmp_path / "scans", 1)
+    config = default.build(f"tiny,data={tmp_path / 'scans'}{items}", method)
+    run = build_run(config, tmp_path / "run", open_store(config, progress=False))
+    assert forecast.one_pass(config) == run.epoch_steps
 
 
 def test_both_dry_runs_foretell_one_step(tmp_path):

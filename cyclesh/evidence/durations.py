@@ -37,8 +37,11 @@ class Durations:
     def config(self, trial: Trial) -> ConfigDict:
         return config_of(self.plan, trial, self.workdir / RUNS)
 
-    def seconds(self, trials: Iterable[Trial]) -> list[float]:
-        """Of each trial, from what has finished by now."""
+    def seconds(self, trials: Iterable[Trial], measure: bool = True) -> list[float]:
+        """Of each trial, from what has finished by now.
+
+        measure: steps of kinds that have not are taken here; else their trials have NaN.
+        """
         finished = self._finished()
         paces: dict[str, list[float]] = {}
         overheads = []
@@ -53,7 +56,9 @@ class Durations:
 
         def pace(config: ConfigDict) -> float:
             known = paces.get(kind_of(config))
-            return float(np.median(known)) if known else self._measure(config)
+            if known:
+                return float(np.median(known))
+            return self._measure(config) if measure else float("nan")
 
         configs = [self.config(trial) for trial in trials]
         return [steps_of(config) * pace(config) + overhead for config in configs]
@@ -129,6 +134,8 @@ def measure_step_s(fields: dict) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As in 2:05 h, or 7 min."""
+    """As in 2:05 h, or 7 min; a ? where it is not known."""
+    if seconds != seconds:
+        return "?"
     minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02d} h" if minutes >= 60 else f"{max(minutes, 1)} min"
