@@ -83,6 +83,16 @@ def test_the_tutorial_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_methods_step_by_itself_runs():
+    (code,) = blocks(ROOT / "docs" / "method.md", "python")
+    names: dict = {}
+    exec(code, names)
+    metrics = {name: float(value) for name, value in names["metrics"].items()}
+    assert metrics["finite"] and metrics["gen/total"] > metrics["gen/adv"] > 0
+    assert int(names["state"].step) == 1
+
+
+@pytest.mark.slow
 def test_mm_whs_as_it_is_downloaded(tmp_path):
     """The phantom has its layout and label values; only its dataset.json goes."""
     folder = tmp_path / "MM-WHS"

@@ -76,6 +76,7 @@ def test_the_scan_is_of_the_runs_own_phantom(own, subjects, tmp_path, monkeypatc
         (folder / "mr_train" / f"mr_train_{spec.subjects_mr}_image.nii.gz").touch()
 
     given = []
+    (tmp_path / "data.json").write_text('{"description": {"modalities": ["ct", "mr"]}}')
     monkeypatch.setenv("CYCLESH_CACHE", str(tmp_path))
     monkeypatch.setattr(locate, "write_phantom", write_phantom)
     monkeypatch.setattr(infer, "run", lambda workdir, task, scan, *_, **__: given.append(scan))
@@ -86,6 +87,8 @@ def test_the_scan_is_of_the_runs_own_phantom(own, subjects, tmp_path, monkeypatc
     show = {"joint": joint, "Path": Path, "display": print, "Image": lambda *_, **__: ""}
     exec(cell, known | show)
     assert {scan.name for scan in given} == {f"mr_train_{subjects}_image.nii.gz"}
+    with pytest.raises(AssertionError, match="set SCAN"):
+        exec(cell, known | show | {"ARGUMENT": f"data={tmp_path}"})
 
 
 @pytest.mark.slow
