@@ -9,9 +9,16 @@ from ml_collections import ConfigDict
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
-from cyclesh.data.locate import foresee, open_store, survey
+from cyclesh.data.locate import foresee, list_volumes, open_store
 from cyclesh.data.store import is_store
-from cyclesh.run import build_run, check_data, check_init, check_parents, check_workdir
+from cyclesh.run import (
+    build_run,
+    check_data,
+    check_init,
+    check_parents,
+    check_workdir,
+    subset_of,
+)
 from cyclesh.runtime.devices import use_cores
 from cyclesh.runtime.memory import free_memory_bytes, held_bytes, peak_memory_bytes
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
@@ -32,13 +39,13 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     settings.validate(config)
     check_workdir(config, workdir)
     data, description = foresee(config)
-    epoch = config.schedule.epoch_steps
+    epoch = config.schedule.epoch_steps or subset_of(config, list_volumes(config)).epoch_steps(
+        config.batch
+    )
     if config.data.path and is_store(config.data.path):
         run = build_run(config, workdir, open_store(config))
         check_data(run)
         check_parents(run)
-        epoch = run.epoch_steps
-    epoch = epoch or one_pass(config)
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
     total = sum(phase.epochs for phase in make_phases(config)) * epoch
@@ -49,20 +56,6 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     check_init(config, workdir, work.kept_shapes.params)
     told = forecast_of(work)
     return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
-
-
-def one_pass(config: ConfigDict) -> int:
-    """Steps in which the real subjects that exist are seen once, each as one volume."""
-    described, counts = survey(config)
-    amounts, phases = dict(config.data.real), make_phases(config)
-    translates = any("gen" in phase.moves or phase.reads_translations for phase in phases)
-
-    def kept(modality: str) -> int:
-        amount, total = amounts.get(modality, 1.0), counts[modality, "train"]
-        real = max(2, round(amount * total) if isinstance(amount, float) else amount)
-        return real + translates * counts[modality, "extra"]
-
-    return -(-max(map(kept, described.modalities)) // config.batch)
 
 
 def forecast(config: ConfigDict, description: Description | None = None) -> dict:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import settings, state
 from cyclesh.data.augment import Augment
+from cyclesh.data.locate import Roster
 from cyclesh.data.pipeline import Loader, Subset, choose_subset
 from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS
@@ -154,7 +155,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
                     f"{store.root}: no {split} volumes of {modality}; training needs some of each "
                     "modality, see split in dataset.json"
                 )
-    subset = _subset(config, store)
+    subset = subset_of(config, store)
     augment = Augment(**config.augment.to_dict())
     epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
     return Run(
@@ -180,7 +181,7 @@ def order_seed(config: ConfigDict) -> int:
     return int(np.random.SeedSequence([config.seed, 1]).generate_state(1)[0])
 
 
-def _subset(config: ConfigDict, store: Store) -> Subset:
+def subset_of(config: ConfigDict, store: Store | Roster) -> Subset:
     """The training volumes; none of them only to be translated where nothing is."""
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
     phases = state.make_phases(config)
@@ -268,7 +269,9 @@ def record_data(run: Run) -> None:
     """
     store, subset = run.store, run.loader.subset
     check_data(run)
-    before = [images_behind(Path(parent), store) for parent in run.config.init.values() if parent]
+    begun = (run.workdir / DATA).exists()  # then it has kept what is behind it
+    behind = [run.workdir] if begun else [parent for parent in run.config.init.values() if parent]
+    before = [images_behind(Path(folder), store) for folder in behind]
 
     def ids(volumes: dict) -> dict[str, list[str]]:
         return {run.modality(domain): [v.id for v in volumes[domain]] for domain in DOMAINS}
@@ -379,13 +382,14 @@ def check_parents(run: Run) -> None:
 def images_behind(parent: Path, store: Store) -> dict[str, str]:
     """{hash: id} of the volumes that a run's networks have learned from.
 
-    Nothing where it did not keep them, or of another store only their ids.
+    Where it did not keep them, those of its ids in the same store; nothing of another one.
     """
     path = parent / DATA
     data = read_json(path) if path.is_file() else {}
     if "images" in data or data.get("sha256") != store.sha256:
         return data.get("images", {})
-    ids = {name for kind in ("real", "source") for own in data[kind].values() for name in own}
+    with read_as(path, "what a run was trained on"):
+        ids = {name for kind in ("real", "source") for own in data[kind].values() for name in own}
     return {v.source.sha256_image: v.id for v in store.volumes if v.id in ids}
 
 

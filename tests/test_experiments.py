@@ -740,6 +740,19 @@ def test_a_folder_with_another_plans_records_is_not_published_in(tmp_path, chang
     assert contents(kept) == before and not spawned.names
 
 
+def test_a_folder_of_other_data_than_the_store_at_hand_is_refused_before_training(tmp_path):
+    store = Store.open(write_store(tmp_path / "store"))
+    config, kept = tiny_config(f",data={store.root},shape=16x16x16"), tmp_path / "kept"
+    plan = plan_for(config)
+    leave_record(plan, plan.trials["all-seg-s0"], kept)
+    spawned = Spawned(tmp_path / "new")
+    with pytest.raises(UserError, match="all-seg-s0.json: is of another plan or of other data"):
+        experiments.reproduce(
+            config, tmp_path / "new", ["table1"], True, spawned, publish_in=str(kept)
+        )
+    assert not spawned.names and not (tmp_path / "new").exists()
+
+
 def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):
     workdir, kept = tmp_path / "work", tmp_path / "kept"
     spawned = Spawned(workdir, {"all-gan-s1": 3})

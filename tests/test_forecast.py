@@ -7,11 +7,11 @@ from command_line import spawn
 
 from configs import default
 from cyclesh import forecast
-from cyclesh.data.locate import open_store
+from cyclesh.data.locate import list_volumes, open_store
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
-from cyclesh.run import build_run, make_workdir, record_data
+from cyclesh.run import build_run, make_workdir, record_data, subset_of
 from cyclesh.state import count_parameters
 from tests.tiny_runs import tiny_config
 from tests.tiny_store import SHAPE, write_store
@@ -137,13 +137,37 @@ def test_preview_refuses_what_a_store_cannot_give(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "items"),
-    [("joint", ""), ("joint", ",real_ct=0.5,batch=2"), ("baseline", ",real_ct=2,real_mr=3")],
-)
-def test_an_epoch_is_foretold_as_long_as_it_is(tmp_path, method, items):
-    write_phantom(PhantomSpec(subjects_ct=12, subjects_mr=10, extra_ct=5), tmp_path / "scans", 1)
-    config = default.build(f"tiny,data={tmp_path / 'scans'}{items}", method)
+    [
+        ("joint", ""), ("joint", ",real_ct=0.5,batch=2"), ("baseline", ",real_ct=2,real_mr=3"),
+        ("joint", ",synthetic=2"),
+    ],
+)  # fmt: skip
+def test_the_volumes_that_train_are_foretold(tmp_path, method, items):
+    scans = tmp_path / "scans"
+    write_phantom(PhantomSpec(subjects_ct=12, subjects_mr=10, extra_ct=5), scans, 1)
+    entries = json.loads((scans / "dataset.json").read_text())
+    train = [name for name in entries["split"]["train"] if name.startswith("ct")]
+    entries["subjects"] = dict.fromkeys(train[:2], "one")  # both volumes are one patient's
+    entries["split"]["train"] = [
+        "one",
+        *[n for n in entries["split"]["train"] if n not in train[:2]],
+    ]
+    (scans / "dataset.json").write_text(json.dumps(entries))
+    config = default.build(f"tiny,data={scans}{items}", method)
     run = build_run(config, tmp_path / "run", open_store(config, progress=False))
-    assert forecast.one_pass(config) == run.epoch_steps
+    foretold = subset_of(config, list_volumes(config))
+    assert foretold.epoch_steps(config.batch) == run.epoch_steps
+    for kind in ("real", "source"):
+        told, found = getattr(foretold, kind), getattr(run.loader.subset, kind)
+        assert {d: [v.id for v in own] for d, own in told.items()} == {
+            d: [v.id for v in own] for d, own in found.items()
+        }
+
+
+@pytest.mark.parametrize("items", ["real_ct=100", "real_t1=3", "synthetic=50"])
+def test_preview_refuses_what_the_phantom_has_not(tmp_path, items):
+    with pytest.raises(UserError, match=items.partition("=")[0]):
+        forecast.preview(default.build(f"tiny,{items}", "joint"), tmp_path / "run")
 
 
 def test_both_dry_runs_foretell_one_step(tmp_path):

@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cyclesh.cache import cache_folder, key_of, locked
 from cyclesh.data.description import (
@@ -69,22 +70,50 @@ def foresee(config) -> tuple[str, Description]:
     return where, description
 
 
-def survey(config) -> tuple[Description, Counter]:
-    """What `open_store` will find, without preparing anything.
+class Listed(NamedTuple):
+    """A volume that `open_store` will find: as much of a store's `Volume` as names alone tell."""
 
-    Returns: the description, and how many subjects there are of each (modality, split).
-    """
-    data, (_, described) = config.data, foresee(config)
+    id: str
+    subject: str
+    modality: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Roster:
+    """What a store will hold, as far as it can be told without reading volumes."""
+
+    root: str
+    description: Description
+    volumes: tuple[Listed, ...]
+
+    def select(self, modality: str, split: str) -> tuple[Listed, ...]:
+        """The volumes of a modality and split, in the order of their ids, as a store's."""
+        return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
+
+
+def list_volumes(config) -> Roster:
+    """What `open_store` will find, without preparing anything."""
+    data, (where, described) = config.data, foresee(config)
     if not data.path:
         split = dataset_json(_phantom_spec(config))["split"]
-        roster = {(case.partition("_")[0], name, case) for name in split for case in split[name]}
+        found = [
+            (case, case, case.partition("_")[0], name) for name in split for case in split[name]
+        ]
     elif is_store(data.path):
-        roster = {(v.modality, v.split, v.subject) for v in _ready_made(config).volumes}
+        found = [(v.id, v.subject, v.modality, v.split) for v in _ready_made(config).volumes]
     else:
         cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)
-        roster = {(case.modality, splits[case.id], case.subject) for case in cases}
-    return described, Counter((modality, split) for modality, split, _ in roster)
+        found = [(case.id, case.subject, case.modality, splits[case.id]) for case in cases]
+    return Roster(data.path or where, described, tuple(Listed(*own) for own in sorted(found)))
+
+
+def survey(config) -> tuple[Description, Counter]:
+    """The description of `list_volumes`, and how many subjects there are of (modality, split)."""
+    roster = list_volumes(config)
+    subjects = {(v.modality, v.split, v.subject) for v in roster.volumes}
+    return roster.description, Counter((modality, split) for modality, split, _ in subjects)
 
 
 def _phantom_description(config) -> Description:

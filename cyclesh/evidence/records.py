@@ -126,7 +126,8 @@ def check_data(plan: Plan, workdir: Path, present: Mapping[int, Store]) -> None:
 
 def check_published(plan: Plan, workdir: Path, folder: Path) -> None:
     """Raises UserError where a folder to publish in holds records of another plan or other data."""
-    known = {
+    known = {extra: _identity(store) for extra, store in present_stores(plan.base).items()}
+    known |= {
         record["config"]["phantom"]["extra"]: (record["data"], record["split"])
         for record in read_records(workdir).values()
         if record["status"] == FINISHED
