@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.data.description import Description
-from cyclesh.data.locate import foresee, list_volumes, open_store
-from cyclesh.data.store import is_store
+from cyclesh.data.locate import foresee, list_volumes
+from cyclesh.data.store import Store
 from cyclesh.run import (
     build_run,
     check_data,
@@ -39,11 +39,11 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     settings.validate(config)
     check_workdir(config, workdir)
     data, description = foresee(config)
-    epoch = config.schedule.epoch_steps or subset_of(config, list_volumes(config)).epoch_steps(
-        config.batch
-    )
-    if config.data.path and is_store(config.data.path):
-        run = build_run(config, workdir, open_store(config))
+    listed = list_volumes(config)
+    one_pass = subset_of(config, listed).epoch_steps(config.batch)
+    epoch = config.schedule.epoch_steps or one_pass
+    if isinstance(listed, Store):
+        run = build_run(config, workdir, listed)
         check_data(run)
         check_parents(run)
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"

@@ -92,16 +92,17 @@ class Roster:
         return tuple(v for v in self.volumes if (v.modality, v.split) == (modality, split))
 
 
-def list_volumes(config) -> Roster:
-    """What `open_store` will find, without preparing anything."""
-    data, (where, described) = config.data, foresee(config)
+def list_volumes(config) -> Roster | Store:
+    """What `open_store` will find, without preparing anything: a store that is there, itself."""
+    data = config.data
+    if data.path and is_store(data.path):
+        return _ready_made(config)
+    where, described = foresee(config)
     if not data.path:
         split = dataset_json(_phantom_spec(config))["split"]
         found = [
             (case, case, case.partition("_")[0], name) for name in split for case in split[name]
         ]
-    elif is_store(data.path):
-        found = [(v.id, v.subject, v.modality, v.split) for v in _ready_made(config).volumes]
     else:
         cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)

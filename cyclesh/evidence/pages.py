@@ -15,7 +15,7 @@ from cyclesh.evidence.tables import (
     shared_seeds,
     translation_rows,
 )
-from cyclesh.evidence.trials import Comparison, Plan, budget_of, config_of
+from cyclesh.evidence.trials import S_SCORE, Comparison, Plan, budget_of, config_of
 
 COMMAND = "command.txt"  # what was typed, for the pages' foot
 TITLES = {
@@ -122,8 +122,8 @@ def page(
         blocks += translation_table(plan, output, found) if output == "table1" else []
     elif rows:
         blocks.append(score_table(plan, rows))
-    if output == "scratch":
-        blocks += judges_note(plan, output, found)
+        measured = {cell.measure for cell in plan.cells if cell.output == output}
+        blocks += judges_note(plan, output, found) if S_SCORE in measured else []
     if compared:
         blocks.append(difference_table(compared))
     if output == "figure8":
