@@ -6,20 +6,21 @@ is a process of its own: its memory goes when it ends, and its exit status says 
 """
 
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evidence import figures, records, slurm, writing
-from cyclesh.evidence.durations import Durations, duration, in_child
+from cyclesh.evidence.durations import Durations, duration
+from cyclesh.evidence.jobs import Jobs
 from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
 from cyclesh.evidence.records import RUNS, is_finished, to_run
+from cyclesh.evidence.shares import Share, divide, in_child
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_text
 from cyclesh.run import check_workdir, claim_workdir
@@ -27,7 +28,7 @@ from cyclesh.workdir import read_config
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
 PICTURED = ("figure3", "figure6")  # made with networks
-Spawn = Callable[[Trial], int]  # runs a trial; its exit status
+Start = Callable[[Trial, Share], subprocess.Popen]  # of a trial's process
 
 
 def reproduce(
@@ -35,32 +36,37 @@ def reproduce(
     workdir: str | Path,
     only: Sequence[str] = OUTPUTS,
     quiet: bool = False,
-    spawn: Spawn | None = None,
+    start: Start | None = None,
     command: str = "",
     publish_in: str = "",
+    jobs: int = 1,
 ) -> list[Path]:
     """Run what is missing of the outputs ``only``, then write them; returns their files.
 
-    With ``publish_in``, a folder, what is worth keeping is copied there, named failures and all.
+    As many trials as ``jobs`` run at once, each on its share of the machine's cores or GPUs. With
+    ``publish_in``, a folder, what is worth keeping is copied there, named failures and all.
 
-    Raises: UserError; Stopped (the trial's state is saved: the same call goes on); NonFiniteError
+    Raises: UserError; Stopped (the trials' states are saved: the same call goes on); NonFiniteError
     after all else is done, where the loss of any trial stopped being finite.
     """
-    workdir, only = Path(workdir), check_outputs(only)
+    workdir, only, shares = Path(workdir), check_outputs(only), divide(jobs)
     if publish_in:
         records.check_published(plan_for(config), workdir, Path(publish_in))
     plan = claim(config, workdir, [*only, *(with_page(workdir) if publish_in else [])], command)
-    spawn = spawn or (lambda trial: run_in_process(workdir, trial, quiet))
-    written = []
+    start = start or (lambda trial, share: start_process(workdir, trial, share, quiet))
     if not quiet:
-        print(describe(plan, workdir, only), file=sys.stderr, flush=True)
-    progress = Durations(plan, workdir, plan.wanted(only), quiet)
-    for output in only:
-        wanted = plan.wanted([output])
-        for trial in to_run(plan, wanted, workdir):
-            progress.announce(trial)
-            settle(plan, trial, workdir, spawn)
-        written += write(plan, output, workdir)
+        print(describe(plan, workdir, only, shares), file=sys.stderr, flush=True)
+    progress = Durations(plan, workdir, plan.wanted(only), shares, quiet)
+    missing = to_run(plan, plan.wanted(only), workdir)
+    left = {trial.name for trial in missing}
+    files: dict[str, list[Path]] = {}
+    with Jobs(start, shares) as running:
+        for settled in run_all(plan, missing, workdir, running, progress):
+            left -= settled
+            for output in only:
+                if output not in files and not left & {t.name for t in plan.wanted([output])}:
+                    files[output] = write(plan, output, workdir)
+    written = [path for output in only for path in files[output]]
     if publish_in:
         written += publish(workdir, publish_in, fresh=only)
     failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
@@ -70,6 +76,49 @@ def reproduce(
             f"there: {', '.join(failed[:5])}; delete their runs/NAME* to try again"
         )
     return written
+
+
+def run_all(
+    plan: Plan, trials: Sequence[Trial], workdir: Path, jobs: Jobs, progress: Durations
+) -> Iterator[set[str]]:
+    """Run these trials, each after its parents; yields the names of those that are settled.
+
+    First of none, before any has begun. Raises: as `reproduce`.
+    """
+    left = list(trials)
+    yield set()
+    while left:
+        unsettled = {trial.name for trial in left}
+        for trial in [t for t in left if t.name not in jobs.names and not unsettled & {*t.after}]:
+            missing = [p for p in trial.after if not is_finished(workdir, plan.trials[p])]
+            if missing:
+                message = f"{', '.join(missing)} has no result"
+                records.write_failed(plan, trial, workdir, records.NO_PARENT, message)
+                left.remove(trial)
+                yield {trial.name}
+            elif not jobs.full and not jobs.asked:
+                progress.announce(trial)
+                jobs.start(trial)
+        if jobs.names:
+            trial, status = jobs.wait()
+            require_settled(workdir, trial, status, jobs)
+            left.remove(trial)
+            yield {trial.name}
+        elif jobs.asked:
+            raise Stopped(f"{workdir}: stopped between two trials; run again to go on")
+
+
+def require_settled(workdir: Path, trial: Trial, status: int, jobs: Jobs) -> None:
+    """Raises, once all others have stopped, where a trial ended without a record."""
+    if status in (0, 3):
+        return
+    names = ", ".join([trial.name, *jobs.names])
+    jobs.stop()
+    if status == 75:
+        raise Stopped(f"{workdir}: stopped in {names}, state saved; run again to go on")
+    if status == 2:
+        raise UserError(f"{trial.name}: refused, see above; mend it and run again")
+    raise RuntimeError(f"{trial.name}: its process ended with status {status}")
 
 
 def claim(
@@ -114,39 +163,11 @@ def with_page(workdir: Path) -> list[str]:
     return [output for output in OUTPUTS if (Path(workdir) / f"{output}.md").exists()]
 
 
-def settle(plan: Plan, trial: Trial, workdir: Path, spawn: Spawn) -> None:
-    """Run a trial, or record that it cannot run because a parent has no result."""
-    missing = [name for name in trial.after if not is_finished(workdir, plan.trials[name])]
-    if missing:
-        message = f"{', '.join(missing)} has no result"
-        records.write_failed(plan, trial, workdir, records.NO_PARENT, message)
-        return
-    status = spawn(trial)
-    if status == 75:
-        raise Stopped(f"{workdir}: stopped in {trial.name}, state saved; run again to go on")
-    if status == 2:
-        raise UserError(f"{trial.name}: refused, see above; mend it and run again")
-    if status not in (0, 3):
-        raise RuntimeError(f"{trial.name}: its process ended with status {status}")
-
-
-def run_in_process(workdir: Path, trial: Trial, quiet: bool) -> int:
-    """One trial as a process of its own; a signal to stop is passed on to it."""
+def start_process(workdir: Path, trial: Trial, share: Share, quiet: bool) -> subprocess.Popen:
+    """One trial as a process of its own."""
     command = trial_command(workdir, trial.name) + ["--quiet"] * quiet
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    asked = []
-
-    def stop(number, _frame):
-        asked.append(number)
-        process.send_signal(signal.SIGTERM)
-
-    old = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    return 75 if asked and status in (75, -signal.SIGTERM, -signal.SIGINT) else status
+    with share.confined():
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def trial_command(workdir: Path, name: str) -> list[str]:
@@ -158,22 +179,28 @@ def trial_command(workdir: Path, name: str) -> list[str]:
 
 
 def dry_run(
-    config: ConfigDict, workdir: str | Path, only: Sequence[str] = OUTPUTS, launch: str = "here"
+    config: ConfigDict,
+    workdir: str | Path,
+    only: Sequence[str] = OUTPUTS,
+    launch: str = "here",
+    jobs: int = 1,
 ) -> str:
     """What `reproduce` (or, with ``launch`` "slurm", `submit`) would do; nothing is done."""
-    workdir, plan = Path(workdir), plan_for(config)
+    workdir, plan, shares = Path(workdir), plan_for(config), divide(jobs)
     check_workdir(config, workdir)
-    return describe(plan, workdir, check_outputs(only), launch)
+    return describe(plan, workdir, check_outputs(only), shares, launch)
 
 
-def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here") -> str:
+def describe(
+    plan: Plan, workdir: Path, only: Sequence[str], shares: Sequence[Share], launch: str = "here"
+) -> str:
     """The plan with the time that it will take: a line for each trial, then for each output.
 
     Where it would be submitted no step is taken to measure that: other machines will run it.
     """
     wanted = plan.wanted(only)
     missing = to_run(plan, wanted, workdir)
-    durations = Durations(plan, workdir, wanted)
+    durations = Durations(plan, workdir, wanted, shares)
     seconds = durations.seconds(missing, measure=launch == "here")
     times = dict(zip((t.name for t in missing), seconds, strict=True))
     lines = [f"{len(wanted)} trials for {', '.join(only)}; {len(wanted) - len(missing)} settled"]
@@ -185,9 +212,13 @@ def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here
             f"{duration(times[trial.name]) if trial.name in times else 'settled':8}"
             + (f"  from {parents}" if parents else "")
         )
-    lines += [f"{o}: {_left(plan, o, times)}" for o in only]
+    for output in only:  # by itself: outputs share trials
+        own = {t.name: times[t.name] for t in plan.wanted([output]) if t.name in times}
+        left = f"{len(own)} trials to run, {duration(durations.together(own))}"
+        lines.append(f"{output}: {left if own else 'trials settled'}")
     steps = sum(steps_of(config_of(plan, trial, workdir / RUNS)) for trial in missing)
-    lines.append(f"all: {duration(sum(times.values()))}, {steps} steps, one trial after another")
+    order = "one trial after another" if len(shares) == 1 else f"{len(shares)} trials at once"
+    lines.append(f"all: {duration(durations.together(times))}, {steps} steps, {order}")
     if launch == "slurm":
         ranks = slurm.levels(plan, missing)
         for number, names in enumerate(ranks):
@@ -197,12 +228,6 @@ def describe(plan: Plan, workdir: Path, only: Sequence[str], launch: str = "here
             for words in slurm.submissions(workdir, ranks, only)
         ]
     return "\n".join(lines)
-
-
-def _left(plan: Plan, output: str, times: dict[str, float]) -> str:
-    """Time of an output by itself; outputs share trials."""
-    left = [times[t.name] for t in plan.wanted([output]) if t.name in times]
-    return f"{len(left)} trials to run, {duration(sum(left))}" if left else "trials settled"
 
 
 def submit(

@@ -62,6 +62,9 @@ flags.DEFINE_bool("half", False, "export: weights as float16, of half the size")
 flags.DEFINE_list("only", [], "reproduce: which tables and figures, as table1,table2; else all")
 flags.DEFINE_string("trial", "", "reproduce: run this one trial of the plan that --workdir holds")
 flags.DEFINE_enum("launch", "here", ("here", "slurm"), "reproduce: run here, or submit to SLURM")
+flags.DEFINE_integer(
+    "jobs", 1, "reproduce: trials at once, each on its share of the cores or GPUs", 1
+)
 flags.DEFINE_string(
     "coordinator", "", "train: HOST:PORT of process 0 of several; auto: as JAX finds it"
 )
@@ -202,8 +205,10 @@ def reproduce() -> int:
             "--output: goes with --launch=here; once the jobs have ended, give the same command "
             "with it and without --launch"
         )
+    if FLAGS.launch == "slurm" and FLAGS.jobs > 1:
+        raise UserError("--jobs: goes with --launch=here; on a cluster every trial is a job")
     if FLAGS.trial:
-        for name in ("dry_run", "launch", "only", "output"):
+        for name in ("dry_run", "launch", "only", "output", "jobs"):
             if FLAGS[name].value != FLAGS[name].default:
                 raise UserError(
                     f"{FLAGS[name].serialize()}: does not go with --trial; leave it out"
@@ -217,13 +222,19 @@ def reproduce() -> int:
         config, command = need_config(), shlex.join(["python", "-m", "cyclesh.main", *sys.argv[1:]])
         folder = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir("reproduce")
     if FLAGS.dry_run:
-        print(experiments.dry_run(config, folder, only, FLAGS.launch))
+        print(experiments.dry_run(config, folder, only, FLAGS.launch, FLAGS.jobs))
         return 0
     if FLAGS.launch == "slurm":
         print("\n".join(experiments.submit(config, folder, only, command)))
         return 0
     files = experiments.reproduce(
-        config, folder, only, FLAGS.quiet, command=command, publish_in=FLAGS.output
+        config,
+        folder,
+        only,
+        FLAGS.quiet,
+        command=command,
+        publish_in=FLAGS.output,
+        jobs=FLAGS.jobs,
     )
     print("\n".join(map(str, files)))
     return 0
@@ -260,7 +271,7 @@ MODES_OF_FLAGS = {
     "dry_run": ("train", "bench", "reproduce", "prepare"),
     "compare": ("report",),
     "half": ("export",),
-    **dict.fromkeys(("only", "trial", "launch"), ("reproduce",)),
+    **dict.fromkeys(("only", "trial", "launch", "jobs"), ("reproduce",)),
     **dict.fromkeys(("coordinator", "processes", "process"), ("train",)),
 }
 # Modes that, given a workdir, go by the config in it.

@@ -32,7 +32,7 @@ class Spawned:
     def __init__(self, workdir: Path, statuses: dict[str, int] | None = None):
         self.workdir, self.statuses, self.names = Path(workdir), statuses or {}, []
 
-    def __call__(self, trial) -> int:
+    def __call__(self, trial, share) -> SimpleNamespace:
         self.names.append(trial.name)
         status = self.statuses.get(trial.name, 0)
         plan = tiny_plan()
@@ -40,7 +40,7 @@ class Spawned:
             leave_record(plan, trial, self.workdir)
         if status == 3:
             records.write_failed(plan, trial, self.workdir, records.NON_FINITE, "step 3: seg/total")
-        return status
+        return SimpleNamespace(poll=lambda: status)
 
 
 WORDS = ["--mode=reproduce", "--config=configs/joint.py:tiny,epochs=2", "--quiet"]
@@ -52,7 +52,7 @@ def rows(path: Path) -> list[dict]:
 
 
 def run(workdir: Path, spawned: Spawned, only=("table1",)):
-    return experiments.reproduce(tiny_config(), workdir, only, quiet=True, spawn=spawned)
+    return experiments.reproduce(tiny_config(), workdir, only, quiet=True, start=spawned)
 
 
 def test_every_trial_runs_once_after_its_parents_and_a_finished_one_never_again(tmp_path):
@@ -435,7 +435,7 @@ def test_records_of_another_plan_are_refused(tmp_path):
         run(tmp_path, Spawned(tmp_path))
     with pytest.raises(UserError, match="another"):
         config = tiny_config(",seed=5")
-        experiments.reproduce(config, tmp_path, ["table1"], quiet=True, spawn=Spawned(tmp_path))
+        experiments.reproduce(config, tmp_path, ["table1"], quiet=True, start=Spawned(tmp_path))
 
 
 def test_records_name_no_folder_of_the_machine_and_data_may_move(tmp_path):
@@ -624,7 +624,7 @@ def test_what_is_asked_is_checked(tmp_path, capfd):
 
 
 def test_a_dry_run_lists_what_is_missing_and_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config: 90.0)
+    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config, share: 90.0)
     workdir = tmp_path / "new"
     text = experiments.dry_run(tiny_config(), workdir, ["table1"])
     # 4 steps of 90 s and a minute: all but the judge, whose epochs are more
@@ -632,7 +632,7 @@ def test_a_dry_run_lists_what_is_missing_and_changes_nothing(tmp_path, monkeypat
     judge = config_of(tiny_plan(), tiny_plan().trials["judge"], workdir)
     assert f", {8 * LAST_STEP + steps_of(judge)} steps, one trial after another" in text
 
-    def not_here(_):
+    def not_here(*_):
         raise AssertionError("a step was taken where nothing will run")
 
     monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", not_here)
@@ -756,27 +756,14 @@ def test_a_folder_of_other_data_than_the_store_at_hand_is_refused_before_trainin
 def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch):
     workdir, kept = tmp_path / "work", tmp_path / "kept"
     spawned = Spawned(workdir, {"all-gan-s1": 3})
-    monkeypatch.setattr(experiments, "run_in_process", lambda _, trial, quiet: spawned(trial))
+    monkeypatch.setattr(
+        experiments, "start_process", lambda _, trial, share, quiet: spawned(trial, share)
+    )
     done = call(capfd, *WORDS, "--only=table1", f"--workdir={workdir}", f"--output={kept}")
     assert done.status == 3 and "all-gan-s1" in done.err
     assert "all-gan-s1 (non-finite loss: step 3" in (kept / "table1.md").read_text()
     assert {row["n"] for row in rows(kept / "table1.csv")} == {"1"}
     assert (kept / "runs" / "all-gan-s1.json").exists()
-
-
-def test_a_signal_is_passed_on_to_the_trial(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from cyclesh import experiments as e;"
-        "child = 'import signal, sys, time;"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); print(1, file=sys.stderr,"
-        " flush=True); time.sleep(60)';"
-        "e.trial_command = lambda *_: [sys.executable, '-c', child];"
-        "sys.exit(e.run_in_process(Path('.'), type('T', (), {'name': 'x'}), False))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
-    assert process.stderr.readline().strip() == b"1"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 75
 
 
 # ---------------------------------------------------------------------------- with real training
@@ -786,16 +773,16 @@ def comparable(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
 
 
-def start(workdir: Path, only: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cyclesh.main", *WORDS, f"--only={only}"]
+def start(workdir: Path, only: str, jobs: int = 1) -> subprocess.Popen:
+    command = [sys.executable, "-m", "cyclesh.main", *WORDS, f"--only={only}", f"--jobs={jobs}"]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}"], cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def complete(workdir: Path, only: str) -> None:
-    process = start(workdir, only)
+def complete(workdir: Path, only: str, jobs: int = 1) -> None:
+    process = start(workdir, only, jobs)
     said = process.communicate()
     assert process.returncode == 0, said
 
@@ -818,10 +805,10 @@ def stop_after(process: subprocess.Popen, workdir: Path, more: int, how: signal.
 @pytest.mark.slow
 def test_a_plan_runs_to_its_table_and_its_figure_and_may_be_stopped_on_the_way(tmp_path):
     outputs = "table1,displacement"
-    assert stop_after(start(tmp_path, outputs), tmp_path, 3, signal.SIGTERM) == 75
+    assert stop_after(start(tmp_path, outputs, jobs=2), tmp_path, 3, signal.SIGTERM) == 75
     before = finished(tmp_path)
     assert len(before) >= 3
-    complete(tmp_path, outputs)
+    complete(tmp_path, outputs, jobs=2)
     after = finished(tmp_path)
     assert len(after) == 13 and all(after[path] == time for path, time in before.items())
     scores = {}

@@ -1,12 +1,12 @@
 """How long trials will take: from those that have finished, or from a few measured steps."""
 
+import heapq
 import json
+import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from cyclesh import settings
 from cyclesh.bench import make_workload, run_steps
 from cyclesh.cache import cache_folder, key_of
+from cyclesh.data.workers import available_cores
 from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
+from cyclesh.evidence.shares import Share, in_child
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
 from cyclesh.runtime.devices import set_up_training
@@ -28,10 +30,21 @@ MEASURED_STEPS = 3
 
 
 class Durations:
-    """Seconds of the trials of a plan, better with each that finishes."""
+    """Seconds of the trials of a plan, better with each that finishes.
 
-    def __init__(self, plan: Plan, workdir: Path, wanted: Sequence[Trial], quiet: bool = True):
+    shares: what of the machine a trial has; as many run at once.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        workdir: Path,
+        wanted: Sequence[Trial],
+        shares: Sequence[Share] = (Share(),),
+        quiet: bool = True,
+    ):
         self.plan, self.workdir, self.wanted, self.quiet = plan, Path(workdir), wanted, quiet
+        self.shares = shares
         self.measured: dict[str, float] = {}
 
     def config(self, trial: Trial) -> ConfigDict:
@@ -69,14 +82,32 @@ class Durations:
             return
         done = {t.name for t in self.wanted if self._record(t)}
         left = [t for t in self.wanted if t.name not in done]
-        seconds = self.seconds(left)
-        own = dict(zip((t.name for t in left), seconds, strict=True)).get(trial.name, 0.0)
+        times = dict(zip((t.name for t in left), self.seconds(left), strict=True))
         print(
-            f"[{len(done) + 1}/{len(self.wanted)}] {trial.name}: {duration(own)}; "
-            f"all: {duration(sum(seconds))} to go",
+            f"[{len(done) + 1}/{len(self.wanted)}] {trial.name}: "
+            f"{duration(times.get(trial.name, 0.0))}; all: {duration(self.together(times))} to go",
             file=sys.stderr,
             flush=True,
         )
+
+    def together(self, times: Mapping[str, float]) -> float:
+        """Seconds of trials, by name and in order, as many at once as there are shares."""
+        if any(math.isnan(seconds) for seconds in times.values()):
+            return math.nan
+        ends: dict[str, float] = {}
+        free, left = [0.0] * len(self.shares), list(times)
+        while left:
+            now = heapq.heappop(free)
+            begins = {name: max([now, *self._ends_of_parents(name, times, ends)]) for name in left}
+            name = min(begins, key=begins.get)  # the first of those that can begin soonest
+            ends[name] = begins[name] + times[name]
+            heapq.heappush(free, ends[name])
+            left.remove(name)
+        return max(ends.values(), default=0.0)
+
+    def _ends_of_parents(self, name: str, times: Mapping, ends: Mapping) -> list[float]:
+        """When those that are to run will have ended; infinity until that is known."""
+        return [ends.get(p, math.inf) for p in self.plan.trials[name].after if p in times]
 
     def _record(self, trial: Trial) -> dict | None:
         return records.read_record(self.workdir, trial.name)
@@ -92,7 +123,7 @@ class Durations:
     def _measure(self, config: ConfigDict) -> float:
         kind = kind_of(config)
         if kind not in self.measured:
-            self.measured[kind] = measured_step_s(config)
+            self.measured[kind] = measured_step_s(config, self.shares[0])
         return self.measured[kind]
 
 
@@ -107,21 +138,18 @@ def kind_of(config: ConfigDict) -> str:
     return key_of(content)
 
 
-def measured_step_s(config: ConfigDict) -> float:
-    """Median time of a few steps on random volumes; remembered in the cache folder."""
-    place = [platform.node(), os.cpu_count(), os.environ.get("JAX_PLATFORMS"), jax.__version__]
+def measured_step_s(config: ConfigDict, share: Share) -> float:
+    """Median time of a few steps on random volumes, alone on a share; remembered in the cache."""
+    size = [len(share.cores) or available_cores(), len(share.gpus)]
+    place = [platform.node(), *size, os.environ.get("JAX_PLATFORMS"), jax.__version__]
     path = cache_folder("paces", f"{key_of([kind_of(config), place])}.json")
     if not path.exists():
         print("measuring the time of a training step ...", file=sys.stderr, flush=True)
         fields = settings.to_json(config)
-        write_json(path, {"step_s": in_child(measure_step_s, fields)})
+        with share.confined():
+            step_s = in_child(measure_step_s, fields)
+        write_json(path, {"step_s": step_s})
     return json.loads(path.read_text())["step_s"]
-
-
-def in_child(function: Callable, *args):
-    """Call it in a process of its own: this one never holds a device that trials need."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
 
 
 def measure_step_s(fields: dict) -> float:

@@ -1,0 +1,66 @@
+"""Trials as processes of their own, as many at once as the machine has shares."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from subprocess import Popen
+
+from cyclesh.evidence.shares import Share
+from cyclesh.evidence.trials import Trial
+
+POLL_S = 0.2
+
+
+class Jobs:
+    """The trials that run now. A signal to stop is passed on to them, and so is the end of this."""
+
+    def __init__(self, start: Callable[[Trial, Share], Popen], shares: Sequence[Share]):
+        self._start, self._free = start, list(shares)
+        self._running: dict[str, tuple[Trial, Share, Popen]] = {}
+        self.asked = False  # to stop, by a signal
+
+    def __enter__(self):
+        signals = (signal.SIGTERM, signal.SIGINT)
+        self._handlers = {s: signal.signal(s, self._ask) for s in signals}
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _ask(self, _number, _frame) -> None:
+        self.asked = True
+        for *_, process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    @property
+    def names(self) -> list[str]:
+        """Of the trials that run."""
+        return list(self._running)
+
+    def start(self, trial: Trial) -> None:
+        share = self._free.pop(0)
+        self._running[trial.name] = trial, share, self._start(trial, share)
+
+    def wait(self) -> tuple[Trial, int]:
+        """The next trial that ends, and its exit status: 75 where a signal ended it."""
+        while True:
+            for trial, share, process in self._running.values():
+                if (status := process.poll()) is not None:
+                    del self._running[trial.name]
+                    self._free.append(share)
+                    signalled = status in (-signal.SIGTERM, -signal.SIGINT)
+                    return trial, 75 if self.asked and signalled else status
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Ask those that run to save their state, and wait until they have."""
+        if self._running and not self.asked:
+            self._ask(signal.SIGTERM, None)
+        while self._running:
+            self.wait()
