@@ -46,7 +46,7 @@ SCALES = {
         shift_voxels=(0, 0, 3),
         measured_every=38,
         ada_reads_as_ours=True,  # on validation better for both than half real, half synthetic
-        moving_not_resting=6,  # S learns more from generators that it meets early (evidence.md)
+        moving_not_resting=6,  # S learns more from generators that it meets early (earlier plans)
     ),
     "tiny": Scale(
         epoch_steps=2,
