@@ -6,6 +6,7 @@ is a process of its own: its memory goes when it ends, and its exit status says 
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from cyclesh.run import check_workdir, claim_workdir
 from cyclesh.workdir import read_config
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
-PICTURED = ("figure3", "figure6")  # made with networks
+PICTURED = ("figure3", "figure6")  # made with networks, so once no trial runs
 Start = Callable[[Trial, Share], subprocess.Popen]  # of a trial's process
 
 
@@ -53,19 +54,24 @@ def reproduce(
     if publish_in:
         records.check_published(plan_for(config), workdir, Path(publish_in))
     plan = claim(config, workdir, [*only, *(with_page(workdir) if publish_in else [])], command)
-    start = start or (lambda trial, share: start_process(workdir, trial, share, quiet))
+    silent = quiet or jobs > 1  # their lines would mix
+    start = start or (lambda trial, share: start_process(workdir, trial, share, silent))
     if not quiet:
         print(describe(plan, workdir, only, shares), file=sys.stderr, flush=True)
-    progress = Durations(plan, workdir, plan.wanted(only), shares, quiet)
+    progress = Durations(plan, workdir, shares)
     missing = to_run(plan, plan.wanted(only), workdir)
-    left = {trial.name for trial in missing}
-    files: dict[str, list[Path]] = {}
+    left, files = {trial.name for trial in missing}, {}
+
+    def write_settled(outputs: Iterable[str]) -> None:
+        for output in outputs:
+            if output not in files and not left & {t.name for t in plan.wanted([output])}:
+                files[output] = write(plan, output, workdir)
+
     with Jobs(start, shares) as running:
-        for settled in run_all(plan, missing, workdir, running, progress):
+        for settled in run_all(plan, missing, workdir, running, progress, quiet):
             left -= settled
-            for output in only:
-                if output not in files and not left & {t.name for t in plan.wanted([output])}:
-                    files[output] = write(plan, output, workdir)
+            write_settled(output for output in only if output not in PICTURED)
+    write_settled(only)
     written = [path for output in only for path in files[output]]
     if publish_in:
         written += publish(workdir, publish_in, fresh=only)
@@ -79,13 +85,18 @@ def reproduce(
 
 
 def run_all(
-    plan: Plan, trials: Sequence[Trial], workdir: Path, jobs: Jobs, progress: Durations
+    plan: Plan,
+    trials: Sequence[Trial],
+    workdir: Path,
+    jobs: Jobs,
+    durations: Durations,
+    quiet: bool,
 ) -> Iterator[set[str]]:
     """Run these trials, each after its parents; yields the names of those that are settled.
 
     First of none, before any has begun. Raises: as `reproduce`.
     """
-    left = list(trials)
+    left, begun = list(trials), 0
     yield set()
     while left:
         unsettled = {trial.name for trial in left}
@@ -97,7 +108,10 @@ def run_all(
                 left.remove(trial)
                 yield {trial.name}
             elif not jobs.full and not jobs.asked:
-                progress.announce(trial)
+                begun += 1
+                if not quiet:
+                    said = durations.announce(trial, left, jobs.spent_s)
+                    print(f"[{begun}/{len(trials)}] {said}", file=sys.stderr, flush=True)
                 jobs.start(trial)
         if jobs.names:
             trial, status = jobs.wait()
@@ -105,20 +119,25 @@ def run_all(
             left.remove(trial)
             yield {trial.name}
         elif jobs.asked:
-            raise Stopped(f"{workdir}: stopped between two trials; run again to go on")
+            break
+    if jobs.asked:
+        raise Stopped(f"{workdir}: stopped; run again to go on")
 
 
 def require_settled(workdir: Path, trial: Trial, status: int, jobs: Jobs) -> None:
     """Raises, once all others have stopped, where a trial ended without a record."""
     if status in (0, 3):
         return
-    names = ", ".join([trial.name, *jobs.names])
-    jobs.stop()
-    if status == 75:
-        raise Stopped(f"{workdir}: stopped in {names}, state saved; run again to go on")
-    if status == 2:
-        raise UserError(f"{trial.name}: refused, see above; mend it and run again")
-    raise RuntimeError(f"{trial.name}: its process ended with status {status}")
+    ended = [(trial, status), *jobs.stop()]
+    for trial, status in ended:
+        if status == 2:
+            raise UserError(f"{trial.name}: refused, see above; mend it and run again")
+        if status == -signal.SIGKILL:
+            raise UserError(f"{trial.name}: was killed, as for want of memory; give fewer --jobs")
+        if status not in (0, 3, 75):
+            raise RuntimeError(f"{trial.name}: its process ended with status {status}")
+    names = ", ".join(trial.name for trial, status in ended if status == 75)
+    raise Stopped(f"{workdir}: stopped in {names}, state saved; run again to go on")
 
 
 def claim(
@@ -200,7 +219,7 @@ def describe(
     """
     wanted = plan.wanted(only)
     missing = to_run(plan, wanted, workdir)
-    durations = Durations(plan, workdir, wanted, shares)
+    durations = Durations(plan, workdir, shares)
     seconds = durations.seconds(missing, measure=launch == "here")
     times = dict(zip((t.name for t in missing), seconds, strict=True))
     lines = [f"{len(wanted)} trials for {', '.join(only)}; {len(wanted) - len(missing)} settled"]

@@ -140,9 +140,7 @@ def test_what_failed_for_its_parent_runs_once_that_has_a_result(tmp_path):
     assert "without result" not in (tmp_path / "table1.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(2, UserError), (1, RuntimeError), (-9, RuntimeError)]
-)
+@pytest.mark.parametrize(("status", "error"), [(2, UserError), (1, RuntimeError), (-9, UserError)])
 def test_any_other_end_of_a_trial_stops_everything(status, error, tmp_path):
     spawned = Spawned(tmp_path, {"all-gan-s0": status})
     with pytest.raises(error, match="all-gan-s0"):

@@ -1,5 +1,6 @@
 """Trials that run at once: how many, on what, after whom, and what a signal or a failure ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command_line import ROOT, call
 from plan_runs import leave_record, tiny_config, tiny_plan
@@ -26,6 +28,7 @@ class Machine:
     def __init__(self, workdir: Path, looks=lambda name: 2, statuses=None):
         self.workdir, self.looks, self.statuses = workdir, looks, statuses or {}
         self.running, self.order, self.most, self.told = {}, [], 0, set()
+        self.stopped = {}  # name -> how it ends when told to
 
     def start(self, trial, share):
         assert share not in self.running.values()
@@ -41,7 +44,7 @@ class Machine:
                 return None
             self.running.pop(trial.name, None)
             if trial.name in self.told:
-                return 75
+                return self.stopped.get(trial.name, 75)
             status = self.statuses.get(trial.name, 0)
             if status == 0:
                 leave_record(tiny_plan(), trial, self.workdir)
@@ -59,9 +62,9 @@ def reproduce(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(jobs, "POLL_S", 0)
 
-    def run(machine: Machine, count: int = 2, only=("table1", "table2")):
+    def run(machine: Machine, count: int = 2, only=("table1", "table2"), quiet=True):
         return experiments.reproduce(
-            tiny_config(), machine.workdir, only, True, machine.start, jobs=count
+            tiny_config(), machine.workdir, only, quiet, machine.start, jobs=count
         )
 
     return run
@@ -83,17 +86,33 @@ def test_two_at_once_each_on_a_share_of_its_own_end_in_the_same_tables(tmp_path,
     assert again.order == []
 
 
-def test_a_table_is_written_once_its_own_trials_are_done(tmp_path, reproduce, monkeypatch):
-    machine, pages = Machine(tmp_path), {}
-    write = experiments.write
+def test_a_table_is_written_once_its_own_trials_are_done_and_a_picture_at_the_end(
+    tmp_path, reproduce, monkeypatch
+):
+    machine, pages, plan = Machine(tmp_path), {}, tiny_plan()
 
-    def noted(plan, output, workdir):
-        pages[output] = list(machine.order)
-        return write(plan, output, workdir)
+    def noted(_, output, workdir):
+        pages[output] = set(records.read_records(workdir))
+        assert output != "figure3" or not machine.running
+        return []
 
     monkeypatch.setattr(experiments, "write", noted)
-    reproduce(machine)
-    assert len(pages["table1"]) < len(pages["table2"]) == len(machine.order)
+    outputs = ("table1", "figure3", "table2")
+    reproduce(machine, only=outputs)
+    for output in outputs:
+        assert {trial.name for trial in plan.wanted([output])} <= pages[output]
+    assert pages["table1"] < pages["table2"] <= pages["figure3"] == set(machine.order)
+
+
+def test_each_start_is_announced_with_a_number_of_its_own(tmp_path, reproduce, monkeypatch, capsys):
+    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config, share: 90.0)
+    machine = Machine(tmp_path)
+    reproduce(machine, only=("table1",), quiet=False)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    numbers, names = zip(*(line.split(":")[0].split() for line in said), strict=True)
+    assert list(names) == machine.order
+    assert list(numbers) == [f"[{i + 1}/{len(names)}]" for i in range(len(names))]
+    assert said[-1].endswith("1 min; all: 1 min to go")  # as long as those that have finished
 
 
 def test_a_loss_that_is_not_finite_costs_its_children_alone(tmp_path, reproduce):
@@ -114,6 +133,23 @@ def test_a_trial_that_ends_otherwise_stops_the_one_beside_it(tmp_path, reproduce
     assert not records.read_records(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (0, Stopped, "stopped in judge, state"),
+        (1, RuntimeError, "with status 1"),
+        (2, UserError, "seg-s0: refused"),
+        (-9, UserError, "fewer --jobs"),
+    ],
+)
+def test_how_the_others_end_counts_too(tmp_path, reproduce, status, error, said):
+    machine = Machine(tmp_path, lambda name: 2 if name == "judge" else 50, {"judge": 75})
+    machine.stopped["all-seg-s0"] = status
+    with pytest.raises(error, match=said):
+        reproduce(machine, only=("table2", "table1"))
+    assert machine.order == ["judge", "all-seg-s0"]
+
+
 def test_a_signal_reaches_all_that_run_and_nothing_more_is_begun(tmp_path, reproduce, monkeypatch):
     machine = Machine(tmp_path, lambda name: 10**6)
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -128,6 +164,31 @@ def test_a_signal_reaches_all_that_run_and_nothing_more_is_begun(tmp_path, repro
     assert len(machine.order) == 2 and machine.told == set(machine.order)
     assert all(name in str(stopped.value) for name in machine.order)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+@pytest.mark.parametrize("within", ["announce", "start"])
+def test_a_signal_while_a_trial_begins_reaches_that_too(tmp_path, reproduce, monkeypatch, within):
+    machine = Machine(tmp_path, lambda name: 50)
+    start = machine.start
+
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "soon"
+
+    def begin(trial, share):
+        if within == "start":
+            stop()
+        return start(trial, share)
+
+    machine.start = begin
+    monkeypatch.setattr(
+        Durations, "seconds", lambda self, trials, measure=True: [1.0] * len(trials)
+    )
+    if within == "announce":
+        monkeypatch.setattr(Durations, "announce", stop)
+    with pytest.raises(Stopped):
+        reproduce(machine, quiet=False)
+    assert machine.order and machine.told == set(machine.order) and len(machine.order) == 1
 
 
 def test_a_process_that_a_signal_ends_before_it_listens_was_stopped_not_at_fault(tmp_path):
@@ -166,10 +227,22 @@ def test_trials_that_run_at_once_take_as_long_as_their_longest_line_of_parents(t
     times |= {"all-no_sc-s0": 60.0}
 
     def together(count: int, known=times) -> float:
-        return Durations(plan, tmp_path, [], CORES[:1] * count).together(known)
+        return Durations(plan, tmp_path, CORES[:1] * count).together(known)
 
     assert together(1) == 260
     # Judge and seg at 0; gan needs the judge: 100 to 150; then no_sc and ours at once, to 210.
     assert together(2) == together(3) == 210
     assert together(2, {"all-no_sc-s0": 60.0, "all-ours-s0": 20.0}) == 60  # parents have ended
-    assert together(2, {}) == 0 and together(2, {"judge": float("nan")}) != together(2, {})
+    assert together(2, {}) == 0 and np.isnan(together(2, {"judge": float("nan")}))
+
+
+def test_what_trials_took_tells_of_those_with_as_many_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclesh.evidence.durations.measured_step_s", lambda config, share: 90.0)
+    plan = tiny_plan()
+    done, trial = plan.trials["all-seg-s0"], plan.trials["all-seg-s1"]
+    leave_record(plan, done, tmp_path)
+    path = records.record_path(tmp_path, done.name)
+    record = records.read_record(tmp_path, done.name)
+    path.write_text(json.dumps(record | {"cores": 1, "step_s": 1000.0, "wall_s": 4000.0}))
+    for share, seconds in ((Share(cores=(0,)), 4030), (Share(cores=(0, 1)), 420)):
+        assert Durations(plan, tmp_path, [share]).seconds([trial]) == [seconds]

@@ -52,3 +52,15 @@ def test_cores_are_divided_where_there_is_nothing_else(monkeypatch):
     monkeypatch.setattr(shares, "in_child", lambda function: ("tpu", 4))
     with pytest.raises(UserError, match="--jobs=2: a process holds the whole TPU; leave it out"):
         divide(2)
+
+
+def test_threads_of_one_core_go_to_one_share(monkeypatch):
+    monkeypatch.setattr(shares, "in_child", lambda function: ("cpu", 1))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    topology = {"core_id": [0, 1, 0, 1], "physical_package_id": [0, 0, 0, 0]}
+    monkeypatch.setattr(
+        shares.Path,
+        "read_text",
+        lambda self: str(topology[self.name][int(self.parts[-3].removeprefix("cpu"))]),
+    )
+    assert divide(2) == [Share(cores=(0, 2)), Share(cores=(1, 3))]

@@ -35,16 +35,9 @@ class Durations:
     shares: what of the machine a trial has; as many run at once.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        workdir: Path,
-        wanted: Sequence[Trial],
-        shares: Sequence[Share] = (Share(),),
-        quiet: bool = True,
-    ):
-        self.plan, self.workdir, self.wanted, self.quiet = plan, Path(workdir), wanted, quiet
-        self.shares = shares
+    def __init__(self, plan: Plan, workdir: Path, shares: Sequence[Share] = (Share(),)):
+        self.plan, self.workdir, self.shares = plan, Path(workdir), shares
+        self.cores = len(shares[0].cores) or available_cores()  # that a trial has
         self.measured: dict[str, float] = {}
 
     def config(self, trial: Trial) -> ConfigDict:
@@ -76,19 +69,16 @@ class Durations:
         configs = [self.config(trial) for trial in trials]
         return [steps_of(config) * pace(config) + overhead for config in configs]
 
-    def announce(self, trial: Trial) -> None:
-        """Before a trial starts: which it is, how long it and all that is left will take."""
-        if self.quiet:
-            return
-        done = {t.name for t in self.wanted if self._record(t)}
-        left = [t for t in self.wanted if t.name not in done]
-        times = dict(zip((t.name for t in left), self.seconds(left), strict=True))
-        print(
-            f"[{len(done) + 1}/{len(self.wanted)}] {trial.name}: "
-            f"{duration(times.get(trial.name, 0.0))}; all: {duration(self.together(times))} to go",
-            file=sys.stderr,
-            flush=True,
-        )
+    def announce(self, trial: Trial, left: Sequence[Trial], spent_s: Mapping[str, float]) -> str:
+        """How long a trial that begins will take, and all that are left, it and what runs too.
+
+        spent_s: what those that run have taken by now, by name.
+        """
+        names = [t.name for t in left]
+        times = dict(zip(names, self.seconds(left), strict=True))
+        to_go = {name: max(times[name] - spent_s.get(name, 0.0), 0.0) for name in names}
+        own, every = duration(times[trial.name]), duration(self.together(to_go))
+        return f"{trial.name}: {own}; all: {every} to go"
 
     def together(self, times: Mapping[str, float]) -> float:
         """Seconds of trials, by name and in order, as many at once as there are shares."""
@@ -109,15 +99,15 @@ class Durations:
         """When those that are to run will have ended; infinity until that is known."""
         return [ends.get(p, math.inf) for p in self.plan.trials[name].after if p in times]
 
-    def _record(self, trial: Trial) -> dict | None:
-        return records.read_record(self.workdir, trial.name)
-
     def _finished(self) -> dict[str, dict]:
         found = {name: records.read_record(self.workdir, name) for name in self.plan.trials}
         return {
             name: record
             for name, record in found.items()
-            if record and record["status"] == records.FINISHED and record["step_s"]
+            if record
+            and record["status"] == records.FINISHED
+            and record["step_s"]
+            and record.get("cores", self.cores) == self.cores
         }
 
     def _measure(self, config: ConfigDict) -> float:

@@ -17,6 +17,7 @@ class Jobs:
     def __init__(self, start: Callable[[Trial, Share], Popen], shares: Sequence[Share]):
         self._start, self._free = start, list(shares)
         self._running: dict[str, tuple[Trial, Share, Popen]] = {}
+        self._begun: dict[str, float] = {}
         self.asked = False  # to stop, by a signal
 
     def __enter__(self):
@@ -43,9 +44,18 @@ class Jobs:
         """Of the trials that run."""
         return list(self._running)
 
+    @property
+    def spent_s(self) -> dict[str, float]:
+        """Seconds since those that run were started."""
+        return {name: time.monotonic() - self._begun[name] for name in self._running}
+
     def start(self, trial: Trial) -> None:
         share = self._free.pop(0)
-        self._running[trial.name] = trial, share, self._start(trial, share)
+        process = self._start(trial, share)
+        self._running[trial.name] = trial, share, process
+        self._begun[trial.name] = time.monotonic()
+        if self.asked:  # while it began, so that it was not told
+            process.send_signal(signal.SIGTERM)
 
     def wait(self) -> tuple[Trial, int]:
         """The next trial that ends, and its exit status: 75 where a signal ended it."""
@@ -58,9 +68,8 @@ class Jobs:
                     return trial, 75 if self.asked and signalled else status
             time.sleep(POLL_S)
 
-    def stop(self) -> None:
-        """Ask those that run to save their state, and wait until they have."""
+    def stop(self) -> list[tuple[Trial, int]]:
+        """Ask those that run to save their state, wait until they have; how they ended."""
         if self._running and not self.asked:
             self._ask(signal.SIGTERM, None)
-        while self._running:
-            self.wait()
+        return [self.wait() for _ in self.names]

@@ -322,8 +322,8 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
         )
     text, question = "; ".join(parts), f"{_so_far(asked)}does synthetic data help the segmentor?"
     return (
-        f"{_capital(question)} {_capital(text)}, against equally long training on real volumes "
-        "alone."
+        f"{_capital(question)} {_capital(text)}, where it trains with the generators (`ours`), "
+        "against equally long training on real volumes alone."
     )
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import settings
 from cyclesh.data.store import Store, is_store
+from cyclesh.data.workers import available_cores
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
@@ -53,6 +54,7 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
         **{key: results[key] for key in KEPT},
         "real": {modality: len(ids) for modality, ids in data["real"].items()},
         "source": {modality: len(ids) for modality, ids in data["source"].items()},
+        "cores": available_cores(),
         "step_s": median_step_s(read_rows(folder)),
         "wall_s": results["wall_s"],
         "cases": {

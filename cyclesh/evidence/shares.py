@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import jax
 
@@ -59,7 +60,19 @@ def divide(jobs: int) -> list[Share]:
     if not hasattr(os, "sched_getaffinity"):  # no core is anyone's own, as on macOS
         _parts(range(available_cores()), jobs, "cores")
         return [Share()] * jobs
-    return [Share(cores=part) for part in _parts(sorted(os.sched_getaffinity(0)), jobs, "cores")]
+    cores = sorted(os.sched_getaffinity(0), key=_place)
+    return [Share(cores=part) for part in _parts(cores, jobs, "cores")]
+
+
+def _place(core: int) -> tuple[int, int, int]:
+    """Sorts what Linux calls cores so that the threads of one physical core are neighbours."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    files = (folder / name for name in ("physical_package_id", "core_id"))
+    try:
+        package, physical = (int(file.read_text()) for file in files)
+    except (OSError, ValueError):
+        return 0, core, core
+    return package, physical, core
 
 
 def _devices() -> tuple[str, int]:
