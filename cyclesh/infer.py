@@ -196,7 +196,19 @@ def _jobs(source: Path, target: Path, model: Deployed, task: Task, quiet: bool) 
         names = ", ".join(path.name for path in left_out[:3]) + (" ..." if left_out[3:] else "")
         kinds = f"{len(left_out)} labels, masks or scans of another modality"
         _say(f"{source}: leaves out {kinds}: {names}")
-    return [Job(path, target / f"{scans.name_of(path)}{RESULT}") for path in found]
+    jobs = [Job(path, target / f"{scans.name_of(path)}{RESULT}") for path in found]
+    inputs = {_identity(path): path for path in found if path.is_file()}
+    for job in jobs:
+        if job.target.exists() and _identity(job.target) in inputs:
+            scan = inputs[_identity(job.target)]
+            raise UserError(f"--output={target}: {job.target.name} is the input {scan}, by a link")
+    return jobs
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of the file that a path or a link leads to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _say(text: str) -> None:

@@ -107,7 +107,7 @@ def verify() -> int:
     from cyclesh.data.locate import verify_for
     from cyclesh.data.nifti import publish
 
-    report = verify_for(data_section(), need("input"), progress=not FLAGS.quiet)
+    report = verify_for(training_config(), need("input"), progress=not FLAGS.quiet)
     print(report.to_table())
     if FLAGS.output:
         publish({Path(FLAGS.output): (json.dumps(report.to_json(), indent=2) + "\n").encode()})
@@ -292,11 +292,11 @@ def need_config():
     return FLAGS.config
 
 
-def data_section():
-    """The config's data section, or the heart's where no config is given."""
+def training_config():
+    """The config, or the paper's where none is given."""
     if FLAGS.config is None:
         FLAGS["config"].parse(f"{find_config('configs/joint.py')}:mmwhs")
-    return FLAGS.config.data
+    return FLAGS.config
 
 
 def workdir() -> Path:
@@ -438,6 +438,7 @@ def keep_threads_quiet(failed: threading.ExceptHookArgs) -> None:
 def command() -> None:
     """`run` as a program of its own: with memory that is kept, ended by its exit status."""
     keep_memory()
+    sys.stdout.reconfigure(errors="backslashreplace")  # files' names may be of any bytes
     exit_status = run()
     if exit_status:  # at once: what is called at exit would fail again, and say so
         sys.stdout.flush()

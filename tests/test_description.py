@@ -86,7 +86,11 @@ def test_own_structures_do_not_inherit_aliases(tmp_path):
         ({"windows": {"mr": ["zscore", 1, 2]}}, "'zscore' is neither"),
         ({"spacing_mm": [1, 1]}, "spacing_mm must be a list of 3"),
         ({"spacing_mm": [1, 1, 0]}, "must be positive"),
+        ({"spacing_mm": [0.002, 0.002, 0.002]}, "give mm, from 0.05 to 25"),
+        ({"spacing_mm": [1, 1, 10**400]}, "spacing_mm must be a number"),
         ({"shape": [8, 8.5, 8]}, "shape must be an integer"),
+        ({"shape": [9999, 9999, 9999]}, "more voxels than can be trained on"),
+        ({"aliases": {"--5": 1}}, "key '--5' must be a label value"),
         ({"split": {"training": []}}, "unknown key 'training'"),
         ({"split": {"train": "ct_1"}}, "split.train must be a list"),
         ({"subjects": {"ct_1": 3}}, "subjects.ct_1 must be a text"),
@@ -100,8 +104,18 @@ def test_mistakes_are_named_with_their_file(tmp_path, entries, says):
 
 
 def test_broken_json(tmp_path):
-    (tmp_path / "dataset.json").write_text("{'structures': 1}")
-    with pytest.raises(UserError, match="not valid JSON"):
+    path = tmp_path / "dataset.json"
+    for text in ("{'structures': 1}", "[" * 10**5, '{"dropped": [' + "1" * 5000 + "]}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="not valid JSON"):
+            describe(tmp_path, HEART)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="dataset.json: cannot be read"):
+        describe(tmp_path, HEART)
+    path.rmdir()
+    path.symlink_to("elsewhere.json")
+    with pytest.raises(UserError, match="dataset.json: cannot be read .No such file"):
         describe(tmp_path, HEART)
 
 

@@ -284,6 +284,22 @@ def test_the_input_is_never_replaced_by_what_goes_beside_the_result(workdir, tmp
     assert scan.read_bytes() == content
 
 
+def test_a_scan_is_never_replaced_through_a_link_to_it(workdir, tmp_path, capfd):
+    folder, archive = tmp_path / "in", tmp_path / "archive"
+    scan = write_scan(archive / "b.nii.gz")
+    content = scan.read_bytes()
+    write_scan(folder / "a.nii.gz")
+    (folder / "b.nii.gz").symlink_to(scan)
+    command = (
+        "--mode=segment", "--modality=ct", f"--workdir={workdir}", f"--input={folder}",
+        f"--output={archive}", "--quiet",
+    )  # fmt: skip
+    for more in ((), ("--overwrite",)):
+        done = call(capfd, *command, *more)
+        require_one_clear_line(done, f"--output={archive}: b.nii.gz is the input", "by a link")
+    assert scan.read_bytes() == content and tree(archive) == {"b.nii.gz"}
+
+
 def test_in_a_folder_a_file_of_the_users_own_fails_one_scan(workdir, tmp_path, capfd):
     folder, out = tmp_path / "in", tmp_path / "out"
     for name in "ab":

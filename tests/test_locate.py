@@ -1,10 +1,14 @@
 """Where a config's volumes are found."""
 
+import os
+
 import pytest
+from scan_files import BALLS, write_raw
 from tiny_store import DESCRIPTION, write_store
 
 from configs import default
 from cyclesh.data.locate import foresee, open_store, survey
+from cyclesh.data.store import is_store
 from cyclesh.errors import UserError
 
 
@@ -52,3 +56,29 @@ def test_a_grid_too_small_for_the_networks_is_refused_before_anything_is_made(st
     config.model.depth = 4
     with pytest.raises(UserError, match=r"shape is \(16, 16, 16\); 4 downsamplings need 32"):
         find(config)
+
+
+def test_a_store_is_of_what_lies_behind_links(tmp_path):
+    """Two studies whose folders are links, and one that was edited, share no store."""
+    stores = []
+    for name in ("one", "two"):
+        write_raw(tmp_path / name)
+        links = tmp_path / f"links-{name}"
+        links.mkdir()
+        for part in (tmp_path / name).iterdir():
+            (links / part.name).symlink_to(part)
+    image = tmp_path / "two/ct_train/ct_train_1_image.nii.gz"
+    for name in ("one", "two", "two"):
+        edited = image.stat().st_mtime_ns + 10**9 * (len(stores) == 2)
+        os.utime(image, ns=(edited, edited))
+        config = default.build(f"tiny,data={tmp_path / f'links-{name}'}", "joint")
+        config.data.processes = 1
+        config.data.structures, config.data.aliases = BALLS.structures, BALLS.aliases
+        config.data.spacing_mm, config.data.shape = BALLS.spacing_mm, (16, 16, 16)
+        stores.append(open_store(config, progress=False).root)
+    assert len(set(stores)) == 3
+
+
+def test_a_manifest_of_others_makes_no_store(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    assert not is_store(tmp_path)

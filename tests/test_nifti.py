@@ -75,7 +75,15 @@ def test_damaged_files_are_named(tmp_path):
     flipped = bytearray(whole)
     flipped[-6] ^= 0xFF  # in gzip's checksum: the voxels are all there
     plain = gzip.decompress(whole)
-    damaged = [whole[:-40], bytes(flipped), plain[:-40], b"", b"PK\x03\x04 not an image" * 40]
+    inside = plain[:108] + b"\0\0\0\0" + plain[112:]  # vox_offset 0: the header as voxels
+    damaged = [
+        inside,
+        whole[:-40],
+        bytes(flipped),
+        plain[:-40],
+        b"",
+        b"PK\x03\x04 not an image" * 40,
+    ]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(UserError, match="a.nii.gz: cannot be read") as caught:

@@ -4,6 +4,7 @@ import io
 
 import matplotlib.image
 import numpy as np
+import pytest
 from matplotlib.colors import to_rgb
 
 from cyclesh.scoring.overlay import View, outlines, overlay_png
@@ -78,3 +79,10 @@ def test_an_outline_for_every_piece_and_hole():
 def test_structure_colours_are_distinct_as_far_as_the_palette_goes():
     assert len({structure_colour(i) for i in range(7)}) == 7
     assert structure_colour(7) == structure_colour(0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["$a_{b$", "M\udcfcller", "\u5fc3\u81d3"])
+def test_any_name_can_stand_over_a_picture(name):
+    view = View("ct", np.zeros(SHAPE), np.zeros(SHAPE, np.uint8))
+    assert overlay_png([view], ("$x_{$",), (2, 1, 1), name, CENTRE).startswith(b"\x89PNG")

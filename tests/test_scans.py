@@ -136,6 +136,14 @@ def with_a_slice_of_another_size(folder: Path) -> None:
     shutil.rmtree(small)
 
 
+def with_a_malformed_position(folder: Path) -> None:
+    path = folder / "004.dcm"
+    content = path.read_bytes()
+    position = sitk.ReadImage(str(path)).GetMetaData("0020|0032").encode()
+    assert content.count(position) == 1
+    path.write_bytes(content.replace(position, b"nowhere".ljust(len(position))))
+
+
 def all_damaged(folder: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(b"\0" * 200)
@@ -148,6 +156,10 @@ def all_damaged(folder: Path) -> None:
         (with_a_damaged_slice, "000.dcm: cannot be read"),
         (with_a_cut_slice, "003.dcm: cannot be read"),
         (with_another_series, "2 DICOM series"),
+        (
+            with_a_malformed_position,
+            "004.dcm: its position .0020,0032. is not three numbers",
+        ),
         (with_a_slice_of_another_size, "cannot be read"),
         (all_damaged, "no readable DICOM slice"),
     ],
@@ -358,3 +370,33 @@ def test_a_scan_keeps_its_name_whatever_its_case(tmp_path):
     assert scans.name_of(path) == "Case.1"
     shutil.move(path, tmp_path / "Case.1.NII.GZ")
     assert scans.read_scan(tmp_path / "Case.1.NII.GZ")[0].grid.shape == (26, 22, 24)
+
+
+def test_a_folder_is_not_published_over_and_long_names_are(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_bytes(b"mine")
+    with pytest.raises(UserError, match="b: cannot be written .Is a directory"):
+        publish({tmp_path / "a": b"a", tmp_path / "b": b"b"})
+    assert (tmp_path / "a").read_bytes() == b"mine"
+    long = {tmp_path / ("n" * 244 + end): end.encode() for end in (".json", ".nii.gz")}
+    publish(long)
+    assert all(path.read_bytes() == content for path, content in long.items())
+    with pytest.raises(UserError, match="File name too long"):
+        publish({tmp_path / ("n" * 256): b""})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a",
+        "b",
+        *sorted(p.name for p in long),
+    ]
+
+
+@pytest.mark.parametrize("form", ["mha", "nrrd", "series"])
+def test_a_name_that_is_not_utf_8_is_refused_where_itk_would_end_the_process(tmp_path, form):
+    path = tmp_path / f"M\udcfcller.{form}"
+    if form == "series":
+        path.mkdir()
+        (path / "1.dcm").write_bytes(b"")
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="its name is not UTF-8; rename it"):
+        scans.read_scan(path)

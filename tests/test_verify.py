@@ -308,8 +308,9 @@ def test_names_that_clash_are_listed_with_the_rest(raw, tmp_path, capfd):
         shutil.copy(raw / file, raw / "again")
     truncate(raw / "ct_train/ct_train_1_image.nii.gz")
     (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    config = ("--config=configs/joint.py", "--config.model.depth=2")
     command = ("--mode=verify", f"--input={raw}", f"--output={tmp_path / 'f.json'}", "--quiet")
-    done = call(capfd, *command)
+    done = call(capfd, *command, *config)
     told = json.loads((tmp_path / "f.json").read_text())
     assert done.status == 2 and not done.err and not told["ok"]
     assert told["volumes"] == {"ct": 4, "mr": 4}
@@ -381,11 +382,37 @@ def test_with_a_config_it_judges_what_training_with_it_would(raw, tmp_path, capf
         assert done.status == 0, done
         return {fault["code"] for fault in json.loads(file.read_text())["faults"]}
 
-    fields = ("--config.data.processes=1", "--config.data.split_seed=3")
+    fields = ("--config.data.processes=1", "--config.data.split_seed=3", "--config.model.depth=2")
     assert told("seed=1") == set()
     assert told("shape=16x16x16,spacing=0.5") == {"larger-than-crop"}
     assert [kept["processes"] for kept in used[::2]] == [1, 1]
     assert [seed for _, _, _, seed in used[1::2]] == [3, 3]
+
+
+def test_headers_that_nibabel_cannot_tell_do_not_hide_the_rest(raw):
+    def unit(image):
+        image.header["xyzt_units"] = 7
+
+    def qform(image):
+        image.header["qform_code"] = 1
+        image.header["quatern_b"], image.header["quatern_d"] = 0.9, 0.9
+
+    header(raw / CT, qform)
+    header(raw / MR, unit)
+    found = faults(raw)
+    assert (CT, "warning", "two-orientations") in found
+    assert not [fault for fault in found if fault[1] == "error"]
+
+
+def test_a_grid_too_small_for_the_networks_is_told_with_the_rest(raw, capfd):
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    truncate(raw / CT)
+    config = ("--config=configs/joint.py", "--config.data.processes=1")
+    done = call(capfd, "--mode=verify", *config, "--config.model.depth=3", f"--input={raw}")
+    assert done.status == 2 and f"{CT}: cannot be read" in done.out
+    assert "dataset.json: shape is (12, 14, 16); 3 downsamplings need 16 voxels" in done.out
+    done = call(capfd, "--mode=verify", *config, "--config.model.depth=2", f"--input={raw}")
+    assert "downsamplings" not in done.out and "1 errors" in done.out
 
 
 def test_training_judges_as_verify_does_with_its_config(raw, tmp_path):
@@ -393,7 +420,7 @@ def test_training_judges_as_verify_does_with_its_config(raw, tmp_path):
     truncate(raw / CT)
     config = default.build(f"tiny,data={raw}", "joint")
     config.data.processes = 1
-    report = verify_for(config.data, raw, progress=False)
+    report = verify_for(config, raw, progress=False)
     assert [fault.file for fault in report.faults if fault.severity == "error"] == [CT]
     with pytest.raises(UserError, match=f"1 faults.*{CT}.*--input={raw} with this --config lists"):
         open_store(config, progress=False)

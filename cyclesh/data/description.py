@@ -15,6 +15,7 @@ does. Every key is optional:
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ DATASET_JSON = "dataset.json"
 SPLITS = ("train", "val", "test", "extra")
 
 LARGEST_VALUE = 65535  # of a label; they are looked up in a table
+PLAUSIBLE_SPACING_MM = (0.05, 25.0)  # between micro-CT of a mouse and a scout scan
+LARGEST_CROP = 1024**3  # voxels
 
 Window = tuple[str, float, float]
 
@@ -160,7 +163,7 @@ def describe(folder: Path | str, default: Description) -> Description:
 def read_dataset_json(folder: Path | str) -> dict:
     """The checked content of a raw folder's dataset.json; {} when there is none."""
     path = Path(folder) / DATASET_JSON
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):  # a link to nothing is a fault
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a mark
@@ -171,7 +174,9 @@ def read_dataset_json(folder: Path | str) -> dict:
         for key, parse in (*_PARSERS.items(), *_ROSTER_PARSERS.items()):
             if key in entries:
                 parse(entries[key])
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -216,6 +221,11 @@ def _check(d: Description) -> None:
             raise UserError(f"aliases: {wrong} stands for {right}, which is no structure's value")
     if min(d.spacing_mm) <= 0 or min(d.shape) < 1:
         raise UserError("spacing_mm and shape must be positive")
+    low, high = PLAUSIBLE_SPACING_MM
+    if not all(low <= mm <= high for mm in d.spacing_mm):
+        raise UserError(f"spacing_mm: {list(d.spacing_mm)}: give mm, from {low:g} to {high:g}")
+    if math.prod(d.shape) > LARGEST_CROP:
+        raise UserError(f"shape: {list(d.shape)} is more voxels than can be trained on")
     for modality, (rule, low, high) in zip(d.modalities, d.windows, strict=True):
         if not low < high or (rule == "percentile" and not 0 <= low < high <= 100):
             raise UserError(f"windows: {modality} needs low < high (percentiles within 0..100)")
@@ -237,9 +247,13 @@ def _refuse_unknown(entries: Mapping, known: tuple[str, ...]) -> None:
 
 
 def _number(value, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise UserError(f"{what} must be a number, not {value!r}")
-    return float(value)
+    return number
 
 
 def _integer(value, what: str) -> int:
@@ -283,7 +297,7 @@ def _structures(value) -> tuple[tuple[str, int], ...]:
 def _aliases(value) -> tuple[tuple[int, int], ...]:
     pairs = []
     for wrong, right in _mapping(value, "aliases").items():
-        if not wrong.lstrip("-").isdecimal():
+        if not re.fullmatch(r"-?[0-9]{1,9}", wrong):
             raise UserError(f"aliases: key {wrong!r} must be a label value")
         pairs.append((int(wrong), _integer(right, f"aliases.{wrong}")))
     return tuple(pairs)

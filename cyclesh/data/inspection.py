@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from cyclesh.data.crop import MISALIGNED_VOXELS, crop_case
-from cyclesh.data.description import DATASET_JSON, Description
+from cyclesh.data.description import DATASET_JSON, PLAUSIBLE_SPACING_MM, Description
 from cyclesh.data.geometry import Grid, misalignment_voxels
 from cyclesh.data.nifti import (
     NotLabels,
@@ -30,7 +30,7 @@ from cyclesh.data.raw import Case
 from cyclesh.errors import UserError
 
 ERROR, WARNING = "error", "warning"
-PLAUSIBLE_SPACING_MM = (0.05, 25.0)  # between micro-CT of a mouse and a scout scan
+LARGEST_EXTENT_MM = 3000.0  # of what lies in a scanner
 HEADER_ROUNDING_VOXELS = 0.01  # what float32 headers may disagree by
 AIR_HU = (-1100, -900)
 CUT_WORTH_TELLING = 0.01  # share of a structure that the training crop cuts off
@@ -108,10 +108,15 @@ def _header_faults(path: Path, name: str) -> Iterator[Fault]:
     """Contradictions within one NIfTI header, which other programs may resolve another way."""
     image = read_header(path)
     header, shape = image.header, image.shape[2::-1]
-    unit = header.get_xyzt_units()[0]
+    unit = _unit(header)
     if unit not in ("mm", "unknown"):
         yield Fault(name, ERROR, "unit", f"gives its spacing in {unit}s, not millimetres")
-    scanner, standard = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    standard = header.get_sform(coded=True)[0]
+    try:
+        scanner = header.get_qform(coded=True)[0]
+    except ValueError as error:  # of a file whose sform serves: else it could not be read
+        scanner, message = None, f"its qform is no rotation ({error}); the sform is used"
+        yield Fault(name, WARNING, "two-orientations", message)
     if scanner is None and standard is None:
         message = "has neither qform nor sform: which side is left is a guess"
         yield Fault(name, WARNING, "no-orientation", message)
@@ -125,6 +130,14 @@ def _header_faults(path: Path, name: str) -> Iterator[Fault]:
     if not np.allclose(columns[::-1], stated, rtol=0.01):
         message = f"pixdim says {_mm(stated)}, the affine {_mm(columns[::-1])}, which is used"
         yield Fault(name, WARNING, "header-spacing", message)
+
+
+def _unit(header: nib.Nifti1Header) -> str:
+    """Of the spacing; a code that no unit has counts as none."""
+    try:
+        return header.get_xyzt_units()[0]
+    except KeyError:
+        return "unknown"
 
 
 def _spacing_faults(path: Path, grid: Grid, name: str) -> Iterator[Fault]:
@@ -142,9 +155,12 @@ def odd_spacing(grid: Grid, stated_mm: tuple[float, float, float] | None) -> str
     low, high = PLAUSIBLE_SPACING_MM
     given = stated_mm is None or all(mm > 0 for mm in stated_mm)
     sizes = grid.spacing_mm if given else stated_mm
-    if all(low <= mm <= high for mm in sizes):
-        return ""
-    return f"voxels of {_mm(sizes)} (z, y, x) are not plausible; mend the header"
+    if not all(low <= mm <= high for mm in sizes):
+        return f"voxels of {_mm(sizes)} (z, y, x) are not plausible; mend the header"
+    extent = tuple(mm * n for mm, n in zip(sizes, grid.shape, strict=True))
+    if max(extent) > LARGEST_EXTENT_MM:
+        return f"an extent of {_mm(extent)} (z, y, x) is not plausible; mend the header's spacing"
+    return ""
 
 
 def _intensity_faults(

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from cyclesh.data import packed
 from cyclesh.data.formats import suffix_of
 from cyclesh.data.geometry import Grid
 from cyclesh.data.nifti import NotOneVolume, Scan, Unreadable, file_sha256
-from cyclesh.errors import UserError
 
 DETACHED = (".mhd", ".nhdr")  # headers that name a file of voxels
 DICOM_MAGIC = (128, b"DICM")  # offset and content
@@ -29,6 +30,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def read_volume(path: Path) -> Scan:
     """One file that holds a volume. Raises Unreadable or NotOneVolume."""
     with _blame(path):
+        packed.require_whole(path)
         image = sitk.ReadImage(str(path))
     _require_volume(image, path)
     if image.GetDimension() == 4:
@@ -105,8 +107,12 @@ def _header(path: str) -> sitk.ImageFileReader:
 
 def _position(reader: sitk.ImageFileReader, path: str) -> list[float]:
     if not reader.HasMetaDataKey(POSITION):
-        raise UserError(f"{path}: a DICOM slice without position (0020,0032)")
-    return [float(number) for number in reader.GetMetaData(POSITION).split("\\")]
+        raise Unreadable(f"{path}: a DICOM slice without position (0020,0032)")
+    try:
+        x, y, z = (float(number) for number in reader.GetMetaData(POSITION).split("\\"))
+    except ValueError:
+        raise Unreadable(f"{path}: its position (0020,0032) is not three numbers") from None
+    return [x, y, z]
 
 
 def _series_affine(image: sitk.Image, positions: np.ndarray, folder: Path) -> np.ndarray:
@@ -156,10 +162,13 @@ def _scan(image: sitk.Image, affine: np.ndarray, pixel_id: int, sha256: str) -> 
 @contextmanager
 def _blame(path: Path) -> Iterator[None]:
     """What SimpleITK raises becomes an Unreadable that names the file."""
+    for name in (path, *(path.iterdir() if path.is_dir() else ())):
+        if any("\ud800" <= letter <= "\udfff" for letter in str(name)):  # ITK would end the process
+            raise Unreadable(f"{name}: its name is not UTF-8; rename it")
     try:
         with _silence():
             yield
-    except RuntimeError:  # whose text has ITK's source lines and rarely the cause
+    except (RuntimeError, zlib.error):  # whose text has ITK's source lines and rarely the cause
         raise Unreadable(
             f"{path}: cannot be read: it is damaged, cut off, not what its name says, or a part of "
             "it is missing"

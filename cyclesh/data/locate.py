@@ -16,7 +16,7 @@ from cyclesh.data.description import (
 )
 from cyclesh.data.phantom import PhantomSpec, dataset_json, phantom_key, write_phantom
 from cyclesh.data.prepare import prepare
-from cyclesh.data.raw import find_cases
+from cyclesh.data.raw import decisive_files, find_cases
 from cyclesh.data.recipe import Recipe, Shard, draw_up
 from cyclesh.data.splits import split_cases
 from cyclesh.data.store import FORMAT, Store, is_store
@@ -152,15 +152,15 @@ def phantom_folder(config, progress: bool = True) -> Path:
 def _prepared(raw: Path, config, description: Description, progress: bool) -> Store:
     """The store of a raw folder, named by the files' names, sizes and dates and by the recipe."""
     data = config.data
-    files = sorted(path for path in raw.rglob("*") if path.is_file())
-    listing = [(str(p.relative_to(raw)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    files = {path: path.stat() for path in decisive_files(raw) if path.is_file()}
+    listing = [(str(p.relative_to(raw)), s.st_size, s.st_mtime_ns) for p, s in files.items()]
     split = (list(data.fractions), data.split_seed)
     key = key_of([listing, description.to_json(), *split, FORMAT])
     folder = cache_folder("stores", key)
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = _verified(data, raw, description, progress)
+        report = _verified(config, raw, description, progress)
         if not report.ok:
             first = report.faults[0]
             raise UserError(
@@ -178,15 +178,17 @@ def _prepared(raw: Path, config, description: Description, progress: bool) -> St
         return prepare(recipe, processes=data.processes or None, progress=progress)
 
 
-def verify_for(data, raw: Path | str, progress: bool = True) -> Report:
-    """All faults of a raw folder as training on it with the config section `data` judges them."""
-    return _verified(data, raw, _description(Path(raw), data), progress)
+def verify_for(config, raw: Path | str, progress: bool = True) -> Report:
+    """All faults of a raw folder as training on it with a config judges them."""
+    return _verified(config, raw, _description(Path(raw), config.data), progress)
 
 
-def _verified(data, raw: Path | str, description: Description, progress: bool) -> Report:
+def _verified(config, raw: Path | str, description: Description, progress: bool) -> Report:
+    data = config.data
     return verify(
         raw,
         description,
+        downsamplings=config.model.depth,
         fractions=tuple(data.fractions),
         seed=data.split_seed,
         processes=data.processes or None,

@@ -1,11 +1,13 @@
 """NIfTI files: read whole or refused by name; written on exactly the grid they belong to."""
 
+import errno
 import gzip
 import hashlib
 import logging
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +140,8 @@ def _load(path: Path) -> tuple[nib.Nifti1Image, str]:
             raise ValueError(f"voxels of type {image.get_data_dtype()}; need scalars")
         if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
             raise ValueError("the affine is singular")
+        if image.dataobj.offset < image.header.sizeof_hdr:
+            raise ValueError("by its vox_offset the voxels begin within the header")
         return image, sha256
 
 
@@ -187,10 +191,15 @@ def publish(files: Mapping[Path, bytes]) -> None:
 
     Raises UserError when a folder cannot be written.
     """
-    partials = {path: path.with_name(f".{path.name}.partial-{os.getpid()}") for path in files}
+    partials = {  # of names no longer than the files' own
+        path: path.with_name(f".{number}-{path.name[:40]}.partial-{os.getpid()}")
+        for number, path in enumerate(files)
+    }
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # which would be noticed when others were replaced already
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             partials[path].write_bytes(content)
         for path, partial in partials.items():
             os.replace(partial, path)
@@ -198,5 +207,5 @@ def publish(files: Mapping[Path, bytes]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         for partial in partials.values():
-            if partial.exists():
+            with suppress(OSError):
                 partial.unlink()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cyclesh.data.description import Description, read_dataset_json
+from cyclesh.data.description import DATASET_JSON, Description, read_dataset_json
 from cyclesh.data.formats import NIFTI, stem_of, suffix_of
 from cyclesh.errors import UserError
 
@@ -121,6 +121,13 @@ def unmatched_files(
     strangers = (path for path in _nifti_files(root) if path not in known)
     ignored = dict.fromkeys(strangers, "fits no layout that is understood")
     return orphans, ignored | dict(_unread(root))
+
+
+def decisive_files(folder: Path | str) -> list[Path]:
+    """All files that a store made of a raw folder depends on, sorted; folders may be links."""
+    root = Path(folder)
+    stated = root / DATASET_JSON
+    return [*_nifti_files(root), *([stated] if stated.exists() else [])]
 
 
 def _nifti_files(root: Path) -> list[Path]:

@@ -161,7 +161,7 @@ class Store:
 
 def is_store(path: Path | str) -> bool:
     """Whether a folder is a finished store (rather than a raw folder)."""
-    return (Path(path) / MANIFEST).is_file()
+    return (Path(path) / MANIFEST).is_file() and (Path(path) / VOLUMES).is_dir()
 
 
 def volume_paths(root: Path, volume_id: str) -> tuple[Path, Path]:

@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from cyclesh.data.description import DATASET_JSON, Description, read_dataset_json
+from cyclesh.data.description import (
+    DATASET_JSON,
+    Description,
+    read_dataset_json,
+    require_levels,
+)
 from cyclesh.data.inspection import ERROR, WARNING, Fault, Inspection, file_name, inspect
 from cyclesh.data.raw import Case, cases_by_name, unmatched_files, with_roster
 from cyclesh.data.splits import FRACTIONS, split_cases
@@ -54,6 +59,7 @@ def verify(
     folder: Path | str,
     description: Description,
     *,
+    downsamplings: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
     processes: int | None = None,
@@ -61,7 +67,8 @@ def verify(
 ) -> Report:
     """Checks every file of a raw folder, and whether its split leaves enough to train on.
 
-    `description` is what `describe(folder, default)` gave; `fractions` and `seed` are those of the
+    `description` is what `describe(folder, default)` gave; `downsamplings` are the networks', whose
+    crop may not be smaller than they can halve; `fractions` and `seed` are those of the
     split that is drawn where dataset.json has none. Raises UserError only when there is nothing to
     check: no such folder, or no volume in a layout that is understood.
     """
@@ -84,6 +91,7 @@ def verify(
         *_duplicates(root, cases, found),
         *_mixed_orientations(root, cases, found),
         *([] if roster else _splits(root, cases, description, fractions, seed)),
+        *_grid(description, downsamplings),
     ]
     faults.sort(key=lambda fault: (fault.severity, fault.file, fault.code))
     counts = Counter(case.modality for case in cases)
@@ -135,6 +143,13 @@ def _mixed_orientations(root: Path, cases: list[Case], found: list[Inspection]) 
             if codes != usual:
                 message = f"is {codes}, {number} of {len(axes)} {modality} are {usual}"
                 yield Fault(file_name(case.image, root), WARNING, "mixed-orientation", message)
+
+
+def _grid(description: Description, downsamplings: int) -> Iterator[Fault]:
+    try:
+        require_levels(description.shape, downsamplings, "shape")
+    except UserError as error:
+        yield Fault(DATASET_JSON, ERROR, "shape", str(error))
 
 
 def _splits(

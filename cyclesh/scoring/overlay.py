@@ -1,6 +1,7 @@
 """A picture of one result for a quick look: slices with the segmentation's outlines."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,11 +54,19 @@ def overlay_png(
                 axis.set_axis_off()
             line[0].set_title(view.name)
         lines = [Line2D([], [], color=structure_colour(i)) for i in range(len(structures))]
-        figure.legend(lines, structures, loc="lower center", ncols=len(structures))
-        figure.suptitle(title, fontsize=10)
-        figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        legend = figure.legend(lines, structures, loc="lower center", ncols=len(structures))
+        heading = figure.suptitle(_printable(title), fontsize=10)
+        for text in (heading, *legend.get_texts()):  # in which a $ begins no formula
+            text.set_parse_math(False)
+        with warnings.catch_warnings(action="ignore"):  # of letters that the font has not
+            figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+            figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _printable(name: str) -> str:
+    """With a question mark for what is not UTF-8 in a file's name."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _name_sides(axis: Axes, plane: Plane) -> None:
