@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from cyclesh.scoring.cases import CaseScore
 from cyclesh.scoring.curves import curves_figure, draw_boxes, panels
 from cyclesh.scoring.report_data import Event
+from cyclesh.scoring.style import line_colour
 
 NAN = float("nan")
 
@@ -34,17 +35,17 @@ def _labelled(axis):
 
 
 def _draw(metrics, name, events=(), best_step=None):
-    return _axes(panels(metrics, events, best_step)[name][1])
+    return _axes(panels(metrics, events, best_step, ("ct", "mr"))[name][1])
 
 
 def test_only_networks_that_trained_have_a_panel():
-    found = panels(_metrics(), (), best_step=None)
+    found = panels(_metrics(), (), None, ("ct", "mr"))
     assert [(name, title) for name, (title, _) in found.items()] == [
         ("gen", "Generators"),
         ("seg", "Segmentors"),
         ("validation", "Validation"),
     ]
-    assert panels([], (), best_step=None) == {}
+    assert panels([], (), None, ("ct", "mr")) == {}
 
 
 def test_curves_start_where_their_loss_does():
@@ -113,7 +114,7 @@ def test_losses_that_are_never_zero_get_a_logarithmic_axis(value, scale):
 def test_values_that_are_not_finite_are_left_out():
     metrics = [{"step": s, "seg/total": v} for s, v in enumerate((1.0, NAN, 2.0, float("inf")))]
     np.testing.assert_array_equal(_labelled(_draw(metrics, "seg"))["total"].get_xdata(), [0, 2])
-    assert panels([{"step": 0, "seg/total": NAN}], (), None) == {}
+    assert panels([{"step": 0, "seg/total": NAN}], (), None, ("ct", "mr")) == {}
 
 
 def test_every_structure_and_modality_has_its_box_and_every_case_its_dot():
@@ -131,3 +132,19 @@ def test_every_structure_and_modality_has_its_box_and_every_case_its_dot():
     assert [[min(y), max(y)] for y in lines if len(y) == 5] == 4 * [
         pytest.approx([0.55, 0.65])
     ]  # the boxes
+
+
+def test_a_modality_has_one_colour_whichever_score_came_first():
+    keys = ("val/s_score_mr", "val/s_score_ct", "val/dice_ct", "val/dice_mr")
+    for order in (keys, keys[::-1]):
+        lines = _labelled(
+            _draw([{"step": s, **dict.fromkeys(order, 0.5)} for s in (0, 9)], "validation")
+        )
+        assert list(lines) == [
+            "Dice, CT",
+            "Dice, MR",
+            "S-score, synthetic CT",
+            "S-score, synthetic MR",
+        ]
+        for label, line in lines.items():
+            assert line.get_color() == line_colour(["CT", "MR"].index(label[-2:]))

@@ -28,9 +28,11 @@ class Curve(NamedTuple):
 
 
 def panels(
-    metrics: Metrics, events: Sequence[Event], best_step: int | None
+    metrics: Metrics, events: Sequence[Event], best_step: int | None, modalities: Sequence[str]
 ) -> dict[str, tuple[str, Draw]]:
     """What can be drawn of a run: name -> title and a function that draws on axes.
+
+    A modality has the colour of its place among ``modalities``, as everywhere in a report.
 
     Networks that a run did not train, and validation that it did not do, have no panel.
     """
@@ -50,7 +52,11 @@ def panels(
         if curves := _curves(metrics, f"{prefix}/", pauses=True):
             add(prefix, title, partial(_draw_losses, curves=curves))
     if scores := _curves(metrics, "val/dice_") | _curves(metrics, "val/s_score_"):
-        add("validation", "Validation", partial(_draw_validation, curves=scores))
+        add(
+            "validation",
+            "Validation",
+            partial(_draw_validation, curves=scores, modalities=modalities),
+        )
     return found
 
 
@@ -160,14 +166,12 @@ def _draw_losses(axis: Axes, curves: dict[str, Curve]) -> None:
     _legend_below(axis, columns=4, points=36)
 
 
-def _draw_validation(axis: Axes, curves: dict[str, Curve]) -> None:
-    names = {key: _score_name(key) for key in curves}
-    domains = list(dict.fromkeys(domain for _, domain in names.values()))
-    for key, curve in curves.items():
-        score, domain = names[key]
+def _draw_validation(axis: Axes, curves: dict[str, Curve], modalities: Sequence[str]) -> None:
+    for key, curve in sorted(curves.items()):  # alike whichever came first
+        score, domain = _score_name(key)
         style = "-o" if score == "Dice" else "--s"
         label = f"{score}, {'synthetic ' if score != 'Dice' else ''}{domain.upper()}"
-        colour = line_colour(domains.index(domain))
+        colour = line_colour(modalities.index(domain))
         axis.plot(*curve, style, color=colour, lw=1.4, ms=2.8, label=label)
     axis.set(ylabel="score", ylim=(0, 1))
     _legend_below(axis, columns=2, points=36)

@@ -182,7 +182,7 @@ def _boxes(run: ReportData) -> list[str]:
 
 def _panels(run: ReportData) -> Mapping[str, tuple[str, curves.Draw]]:
     best_step = tables.lookup(run.results, "checkpoint", "step")
-    return curves.panels(run.metrics, run.events, best_step)
+    return curves.panels(run.metrics, run.events, best_step, run.modalities)
 
 
 def _curves(run: ReportData) -> list[str]:
