@@ -120,7 +120,7 @@ def fields() -> ConfigDict:
     # --- validation, checkpoints, logs
     c.log = g = ConfigDict()
     g.validate_epochs = 1.0  # between validations, each followed by a checkpoint
-    g.keep_every_steps = 0  # save and keep one every N steps too; 0: only the newest and the best
+    g.keep_every_steps = 0  # save and keep one every N steps too; 0: the newest two and the best
     g.row_steps = 10  # between rows of metrics.jsonl; a validation always writes one
     g.report_cases = 6  # test cases a direction shown in the report
 

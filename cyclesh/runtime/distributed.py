@@ -2,7 +2,7 @@
 
 JAX's distributed runtime joins them. All processes make the same steps; the first one alone
 writes logs, scores and results, and what it finds the others take over. A process that dies takes
-the others with it within seconds, so that a scheduler can start all of them again.
+the others with it within half a minute, so that a scheduler can start all of them again.
 """
 
 import itertools
