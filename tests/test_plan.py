@@ -9,6 +9,7 @@ from configs import default
 from cyclesh import state
 from cyclesh.cache import key_of
 from cyclesh.errors import UserError
+from cyclesh.evidence.arms import SCALES
 from cyclesh.evidence.plan import OUTPUTS, make_plan
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, budget_of, config_of, steps_of
 from cyclesh.judges import deciding_fields, judge_config
@@ -347,3 +348,7 @@ def test_the_cap_on_steps_holds_for_every_trial():
 def test_the_plan_starts_from_the_joint_method():
     with pytest.raises(UserError, match="configs/joint.py"):
         make_plan(default.build(None, "ada"), HEART, SUBJECTS)
+
+
+def test_every_preset_has_a_scale():
+    assert set(SCALES) == set(default.PRESETS)
