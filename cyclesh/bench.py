@@ -5,7 +5,7 @@ Volumes are random, so no data are needed; the step, the loader and the compiler
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import jax
@@ -31,6 +31,7 @@ from cyclesh.homes import (
 )
 from cyclesh.runtime import sharding
 from cyclesh.runtime.devices import (
+    loader_threads,
     no_compilation_cache,
     run_inline,
     tidy_up,
@@ -40,6 +41,7 @@ from cyclesh.runtime.memory import peak_memory_bytes
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import (
     applied,
+    batch_shapes,
     discriminator_loss,
     generator_loss,
     make_weights,
@@ -101,7 +103,8 @@ class Workload:
 
     def batches(self) -> Iterator[dict]:
         """The loader's batches, where the step takes them."""
-        return (sharding.spread_batch(batch, self.mesh) for batch in self.loader.batches())
+        loader = replace(self.loader, threads=loader_threads())
+        return (sharding.spread_batch(batch, self.mesh) for batch in loader.batches())
 
     def nets_of_step(self) -> Players:
         """The networks for volumes as the devices hold them; `nets` are for whole ones."""
@@ -160,18 +163,19 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     """Measure a config's training step; ``tell`` receives lines on the way.
 
     Returns the figures of `--mode=bench`: step_s is the median over ``config.steps`` steps (10 if
-    not set) after two that warm up; gflop counts the plain step, whatever the lowering saves;
-    compile_s is without the persistent cache; parts_s says where the time goes (each update alone,
-    and ``translate`` where G stands still; their sum may differ from the step's); pass_s is one
-    volume through a trained network, a translation and a segmentation; data_wait_s is what a step
-    waits for its volumes.
+    not set) after two that warm up; gflop counts the plain step, whatever the lowering saves (null
+    where JAX has no CPU); compile_s is without the persistent cache; parts_s says where the time
+    goes (each update alone, and ``translate`` where G stands still; their sum may differ from the
+    step's); pass_s is one volume through a trained network, a translation and a segmentation;
+    data_wait_s is what a step waits for its volumes.
     """
     use_cores()
     run_inline()
     work = make_workload(config)
     batch = jax.device_put(next(work.batches()))
-    gflop = plain_gflop(config, batch)
-    tell(f"{describe(work)}: {gflop:.1f} GFLOP a step; compiling")
+    gflop = plain_gflop(config)
+    counted = "" if gflop is None else f": {gflop:.1f} GFLOP a step"
+    tell(f"{describe(work)}{counted}; compiling")
     begin = time.perf_counter()
     with no_compilation_cache():
         step = work.jit_step().lower(work.state_shapes, batch).compile()
@@ -194,7 +198,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     return {
         "step_s": step_s,
         "gflop": gflop,
-        "gflops": gflop / step_s,
+        "gflops": None if gflop is None else gflop / step_s,
         "gemm_gflops": gemm_gflops(),
         "peak_memory_gb": peak_gb,
         "compile_s": compile_s,
@@ -221,14 +225,24 @@ def describe(work: Workload) -> str:
     return f"{work.config.method} at {size}, {work.config.model.filters} filters{together}"
 
 
-def plain_gflop(config: ConfigDict, batch: dict) -> float:
-    """Arithmetic of the step with one lax 3D convolution a layer, by XLA's own count."""
+def plain_gflop(config: ConfigDict) -> float | None:
+    """Arithmetic of the step with one lax 3D convolution a layer, by XLA's own count for a CPU.
+
+    None where JAX has no CPU: plugins for accelerators do not count.
+    """
     plain = config.copy_and_resolve_references()
     plain.compute.lowering, plain.compute.remat = "plain", False
     for axis in ("data", "home", "depth"):
         plain.compute[f"{axis}_devices"] = 1
-    work = make_workload(plain)
-    return jax.jit(work.step()).lower(work.state_shapes, batch).cost_analysis()["flops"] / 1e9
+    try:
+        cpu = jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
+    with jax.default_device(cpu):
+        work = make_workload(plain)
+        shapes = batch_shapes(plain.batch, work.description.shape)
+        counted = jax.jit(work.step()).lower(work.state_shapes, shapes).cost_analysis()
+    return counted["flops"] / 1e9
 
 
 def repeat(batch: dict) -> Iterator[dict]:
@@ -331,10 +345,10 @@ def timed(part: Callable, *args, steps: int) -> float:
 
 
 def gemm_gflops() -> float:
-    """The best rate of a float32 matrix product, 1024 or 2048 wide: what the device can do."""
+    """The best rate of a float32 matrix product, as wide as suits the device: what it can do."""
 
     def rate(size: int) -> float:
         matrix = jax.random.normal(jax.random.key(0), (size, size))
         return 2e-9 * size**3 / timed(jnp.matmul, matrix, matrix, steps=10)
 
-    return max(rate(1024), rate(2048))
+    return max(map(rate, (1024, 2048) if jax.default_backend() == "cpu" else (2048, 8192)))

@@ -1,16 +1,19 @@
 """The steps of a run's phases, compiled when they are needed, and the first one before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
+from cyclesh.errors import UserError
 from cyclesh.homes import homes_of, over_homes, working_shapes, working_shardings
 from cyclesh.run import Run
 from cyclesh.runtime.devices import tidy_up
+from cyclesh.runtime.memory import is_too_large
 from cyclesh.runtime.sharding import depth_mesh, jit_spread
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.step import batch_shapes, make_step, make_weights
@@ -74,3 +77,37 @@ def jit_over(mesh: Mesh | None, step: Callable, shapes: TrainState, save_memory:
     """`pure_step` to be compiled for a state of these `working_shapes`, spread over the mesh."""
     where = working_shardings(shapes, mesh)
     return jit_spread(over_homes(step, mesh), mesh, where, save_memory)
+
+
+@contextmanager
+def told_if_too_large(run: Run) -> Iterator[None]:
+    """Raises UserError, with the fields to turn, where a device's memory does not hold a step."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not is_too_large(error):
+            raise
+        raise UserError(
+            f"{run.workdir}: a training step does not fit into the memory of a device; turn "
+            f"{', then '.join(knobs(run.config))}"
+        ) from None
+
+
+def knobs(config: ConfigDict) -> list[str]:
+    """The fields that make a step smaller, the least harmful first."""
+    found = []
+    on_cpu = jax.default_backend() == "cpu"
+    if config.batch > 1:
+        found.append("batch=1")
+    if on_cpu and not config.compute.save_memory:
+        found.append("--config.compute.save_memory=True")
+    if not (on_cpu or config.compute.remat):  # XLA's compiler for CPUs undoes it
+        found.append("--config.compute.remat=True")
+    if not on_cpu and config.model.generator == "unet":
+        slabs = 2 * max(config.compute.depth_devices, 1)
+        found.append(f"--config.compute.depth_devices={slabs} on {slabs} devices")
+    if config.compute.dtype == "float32":
+        found.append("--config.compute.dtype=bfloat16")
+    if config.model.filters > 4:
+        found.append(f"filters={config.model.filters // 2}")
+    return [*found, "a smaller shape=ZxYxX"]

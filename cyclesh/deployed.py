@@ -17,7 +17,7 @@ from cyclesh.domains import DOMAINS, other, per_domain
 from cyclesh.errors import UserError
 from cyclesh.run import load_tree
 from cyclesh.runtime.checkpoint import Checkpoints
-from cyclesh.runtime.memory import free_memory_bytes
+from cyclesh.runtime.memory import free_memory_bytes, is_too_large
 from cyclesh.weights import WEIGHTS, read_tree
 from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, EXPORT, read_as, read_config, read_json
 
@@ -87,7 +87,7 @@ class Deployed:
             try:
                 return np.asarray(self._compiled[player](tree, volume))
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if not is_too_large(error):
                     raise
                 raise self._too_large(player, volume.shape) from None
 

@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 
 import jax
+from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
+from cyclesh.compiling import knobs
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee, list_volumes
 from cyclesh.data.store import Store
@@ -20,7 +22,12 @@ from cyclesh.run import (
     subset_of,
 )
 from cyclesh.runtime.devices import use_cores
-from cyclesh.runtime.memory import free_memory_bytes, held_bytes, peak_memory_bytes
+from cyclesh.runtime.memory import (
+    free_memory_bytes,
+    held_bytes,
+    is_too_large,
+    peak_memory_bytes,
+)
 from cyclesh.state import Players, count_parameters, make_phases, players_in_use
 from cyclesh.step import batch_shapes
 from cyclesh.workdir import CONFIG
@@ -65,7 +72,8 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
       description: of the data; None: what the config says of them.
     Returns: parameters (both domains') and activations_gb (one volume through one network) by
       player; devices; memory_gb, the most that the step will hold on each of them (of CPUs, whose
-      memory is one: on all), by the compiler's own plan; free_gb of the first; fits; and ``less``,
+      memory is one: on all), by the compiler's own plan (None where it has none: too much);
+      free_gb of the first; fits; and ``less``,
       the fields to turn where it does not, in order.
     """
     use_cores()
@@ -77,25 +85,35 @@ def forecast_of(work: Workload) -> dict:
     config = work.config
     batch = batch_shapes(config.batch, work.description.shape)
     shapes = work.state_shapes
-    compiled = work.jit_step().lower(shapes, batch).compile()
-    memory = device_bytes(compiled.memory_analysis())
-    if jax.default_backend() == "cpu":
-        # The step's arrays lie beside the program and its libraries; what the compiler took is
-        # given back before the first step.
-        beside = held_bytes() + RUNNING_BYTES
-        memory = max(peak_memory_bytes(), beside + work.devices * memory)
-    free = free_memory_bytes()
+    memory, free = needed_bytes(work, work.jit_step().lower(shapes, batch)), free_memory_bytes()
+    fits = memory is not None and memory < free
     used = players_in_use(config)
     return {
         "step": describe(work),
         "parameters": {n: count_parameters(getattr(shapes.params, n)) for n in used},
         "activations_gb": {n: activation_bytes(work, n) / 1e9 for n in used},
         "devices": work.devices,
-        "memory_gb": memory / 1e9,
+        "memory_gb": None if memory is None else memory / 1e9,
         "free_gb": free / 1e9,
-        "fits": bool(memory < free),
-        "less": [] if memory < free else knobs(config),
+        "fits": fits,
+        "less": [] if fits else knobs(config),
     }
+
+
+def needed_bytes(work: Workload, step: Lowered) -> int | None:
+    """The most that a step will hold on a device; None where the compiler says it is too much."""
+    try:
+        held = device_bytes(step.compile().memory_analysis())
+    except jax.errors.JaxRuntimeError as error:  # as a TPU's does
+        if not is_too_large(error):
+            raise
+        return None
+    if jax.default_backend() != "cpu":
+        return held
+    # The step's arrays lie beside the program and its libraries; what the compiler took is given
+    # back before the first step.
+    beside = held_bytes() + RUNNING_BYTES
+    return max(peak_memory_bytes(), beside + work.devices * held)
 
 
 def device_bytes(plan) -> int:
@@ -120,26 +138,6 @@ def activation_bytes(work: Workload, name: str) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(aside))
 
 
-def knobs(config: ConfigDict) -> list[str]:
-    """The fields that make a step smaller, the least harmful first."""
-    found = []
-    on_cpu = jax.default_backend() == "cpu"
-    if config.batch > 1:
-        found.append("batch=1")
-    if on_cpu and not config.compute.save_memory:
-        found.append("--config.compute.save_memory=True")
-    if not (on_cpu or config.compute.remat):  # XLA's compiler for CPUs undoes it
-        found.append("--config.compute.remat=True")
-    if not on_cpu and config.model.generator == "unet":
-        slabs = 2 * max(config.compute.depth_devices, 1)
-        found.append(f"--config.compute.depth_devices={slabs} on {slabs} devices")
-    if config.compute.dtype == "float32":
-        found.append("--config.compute.dtype=bfloat16")
-    if config.model.filters > 4:
-        found.append(f"filters={config.model.filters // 2}")
-    return [*found, "a smaller shape=ZxYxX"]
-
-
 def to_text(told: dict) -> str:
     """The forecast as lines to read."""
     lines = [told["step"]]
@@ -152,5 +150,6 @@ def to_text(told: dict) -> str:
                 f"  {told['activations_gb'][name]:7.2f} GB of activations a pass"
             )
     verdict = "fits" if told["fits"] else "does not fit; turn " + ", then ".join(told["less"])
-    lines.append(f"  memory {told['memory_gb']:.1f} GB of {told['free_gb']:.1f} GB free: {verdict}")
+    needed = "" if told["memory_gb"] is None else f"{told['memory_gb']:.1f} GB of "
+    lines.append(f"  memory {needed}{told['free_gb']:.1f} GB free: {verdict}")
     return "\n".join(lines)

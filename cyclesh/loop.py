@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cyclesh import evaluate
-from cyclesh.compiling import Steps
+from cyclesh.compiling import Steps, told_if_too_large
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
@@ -68,8 +68,9 @@ def fit(
         meta = checkpoints.meta(step) if step else {"commits": []}
         skipped = meta.get("skipped", 0)
         commits = tuple(dict.fromkeys([*meta.get("commits", ["unknown"]), git_revision()]))
-        with Steps(run, run.phase_at(step)) as steps:
+        with told_if_too_large(run), Steps(run, run.phase_at(step)) as steps:
             judge, current = get_judge(), working_state(make_state(), run.mesh)
+            del make_state  # which holds what was restored
             with (
                 RunLog(run.workdir, step, writes=is_first()) as log,
                 Progress(run.stretches, step, quiet, verbose, name) as progress,
@@ -127,6 +128,7 @@ def loop(
                 "learned": [name for name in Players._fields if run.has_learned(name, step)],
             }
             out.checkpoints.save(step, as_trees(kept), meta, validation_score(run, row))
+        kept = params = gen = model = None  # copied by now: with homes it is a whole state more
         if step >= run.total_steps or stalled(run, out.log.rows):
             break
         if stop:

@@ -4,7 +4,7 @@ Arrays are (batch, z, y, x, channel); kernels are (z, y, x, in, out). Every oper
 four lowerings with the same mathematics, equal to rounding, gradients included:
 
     plain    the definition, one 3D convolution of XLA a layer: the yardstick of `bench`.
-    native   one 3D convolution of XLA: right for GPU and TPU.
+    native   one 3D convolution of XLA, for GPU and TPU (where none was at hand to measure).
     folded   the depth taps become channels of a 2D convolution over slices: XLA has no good 3D
              convolution for CPUs, but a good 2D one. Three to eight times faster there.
     refolded the same, for `compute.save_memory`: what was folded is not kept for the gradient.

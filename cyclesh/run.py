@@ -27,6 +27,7 @@ from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
+from cyclesh.runtime.devices import loader_threads
 from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_as, read_config, read_json
@@ -92,7 +93,9 @@ class Run:
         """The loader's batches from a step on; with a mesh, each process loads its share of them
         and they come as arrays over all devices."""
         process, processes = sharding.data_share(self.mesh)
-        loader = replace(self.loader, process=process, processes=processes)
+        loader = replace(
+            self.loader, process=process, processes=processes, threads=loader_threads()
+        )
         for batch in loader.batches(first_step):
             yield sharding.spread_batch(batch, self.mesh)
 

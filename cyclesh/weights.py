@@ -21,7 +21,7 @@ def to_bytes(trees: Mapping[str, Mapping], precision: str) -> bytes:
     """The file of {"gen": {"A": tree, "B": tree}, ...}, numbers rounded to `precision`.
 
     Args:
-      precision: of the file, "float32" or "float16"; networks compute in float32 either way.
+      precision: of the file, "float32" or "float16"; networks compute the same way with either.
 
     Raises UserError where a parameter is too large for it.
     """

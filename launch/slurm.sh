@@ -18,7 +18,9 @@ fi
 
 # SLURM's notice goes to the tasks, which save their state. One that fails ends the others by itself;
 # srun would kill them before they could say how they ended.
-train=(srun --kill-on-bad-exit=0 "$python" -m cyclesh.main "$@")
+# And srun no longer takes the number of cores from sbatch.
+train=(srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-${CPUS:-8}}"
+    "$python" -m cyclesh.main "$@")
 submit=(sbatch
     --job-name="${NAME:-cyclesh}"
     --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus"

@@ -16,7 +16,7 @@ if [[ $# -eq 0 || -z ${TPU:-} || -z ${ZONE:-} ]]; then
     exit 2
 fi
 
-folder=${FOLDER:-cyclesh}
+folder=${FOLDER:-cyclesh} python=${PYTHON:-python3}
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 archive=$(basename "$folder").tar.gz
 target=("$TPU" --zone="$ZONE" --worker=all)
@@ -27,9 +27,11 @@ pack=(tar -C "$checkout" -czf "/tmp/$archive" --exclude=.git --exclude=runs .)
 copy=(gcloud compute tpus tpu-vm scp "/tmp/$archive" "$TPU:" --zone="$ZONE" --worker=all)
 [[ -n ${PROJECT:-} ]] && copy+=(--project="$PROJECT")
 unpack="mkdir -p $folder && tar -C $folder -xzf $archive && cd $folder"
-install="python3 -m pip install --quiet -r requirements.txt 'jax[tpu]'"
+newer="import sys; sys.exit(sys.version_info < (3, 11) and 'the hosts need Python 3.11 or newer: set PYTHON')"
+install="$python -c \"$newer\" && { [ -d .venv ] || $python -m venv .venv; }"
+install+=" && .venv/bin/python -m pip install --quiet -r requirements.txt 'jax[tpu]'"
 cache=${CYCLESH_CACHE:+CYCLESH_CACHE=$(printf '%q' "${CYCLESH_CACHE:-}") }
-train="cd $folder && ${cache}python3 -m cyclesh.main$words"
+train="cd $folder && ${cache}.venv/bin/python -m cyclesh.main$words"
 
 run() {
     if [[ -n $dry_run ]]; then

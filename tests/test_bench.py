@@ -43,10 +43,9 @@ def test_figures_are_of_the_config(method):
 
 def test_arithmetic_is_the_plain_step_s_whatever_the_lowering():
     config = tiny_config("joint")
-    batch = a_batch(config)
     counted = []
     for config.compute.lowering in ("plain", "native", "folded"):
-        counted.append(bench.plain_gflop(config, batch))
+        counted.append(bench.plain_gflop(config))
     assert counted[0] == counted[1] == counted[2] > 0
 
 
@@ -70,7 +69,7 @@ def test_arithmetic_by_hand():
     voxels = math.prod(config.data.shape)
     one_pass = sum(macs(*layer) for layer in layers) + f * classes * voxels
     expected = 2 * 2 * (3 * one_pass - macs(1, f, 0)) / 1e9
-    counted = bench.plain_gflop(config, a_batch(config))
+    counted = bench.plain_gflop(config)
     assert 0.97 * expected < counted < 1.03 * expected
 
 
@@ -89,7 +88,7 @@ def test_devices_of_the_config_share_the_step():
     assert "num_partitions = 4" in program and "collective_permute" in program
     alone = config.copy_and_resolve_references()
     alone.compute.data_devices = alone.compute.depth_devices = 1
-    assert bench.plain_gflop(alone, a_batch(alone)) == told["gflop"]
+    assert bench.plain_gflop(alone) == told["gflop"]
 
 
 def test_devices_that_are_not_there_are_refused():
@@ -170,3 +169,11 @@ def test_race_reads_the_last_line():
     assert module.measure([sys.executable, "-c", code])["step_s"] == 0.25
     with pytest.raises(SystemExit, match="no JSON with step_s"):
         module.measure([sys.executable, "-c", "print('fast')"])
+
+
+def test_without_a_cpu_nothing_is_counted(monkeypatch):
+    def no_cpu(platform=None):
+        raise RuntimeError(f"Unknown backend {platform}")
+
+    monkeypatch.setattr(bench.jax, "devices", no_cpu)
+    assert bench.plain_gflop(tiny_config("baseline")) is None

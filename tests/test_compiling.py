@@ -10,8 +10,9 @@ from tiny_runs import tiny_config
 from tiny_store import SHAPE, write_store
 
 from cyclesh import compiling
-from cyclesh.compiling import Steps
+from cyclesh.compiling import Steps, told_if_too_large
 from cyclesh.data.store import Store
+from cyclesh.errors import UserError
 from cyclesh.run import Run, build_run, first_state
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.workdir import CHECKPOINTS
@@ -113,3 +114,12 @@ def test_an_error_of_the_compiler_comes_where_the_step_is_asked_for(tmp_path, lo
     run = tiny_run(tmp_path)
     with Steps(run, run.phases[0]) as steps, pytest.raises(RuntimeError, match="out of memory"):
         steps.of(run.phases[0])
+
+
+def test_a_step_that_does_not_fit_says_what_to_turn(tmp_path):
+    run = tiny_run(tmp_path)
+    with pytest.raises(UserError, match="does not fit .*; turn --config.compute.save_memory=True"):
+        with told_if_too_large(run):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    with pytest.raises(jax.errors.JaxRuntimeError), told_if_too_large(run):
+        raise jax.errors.JaxRuntimeError("INTERNAL: else")

@@ -14,7 +14,7 @@ from tiny_runs import tiny_config
 
 from configs import default
 from cyclesh import bench
-from cyclesh.runtime.devices import jit_step, no_compilation_cache
+from cyclesh.runtime.devices import jit_step, loader_threads, no_compilation_cache
 
 
 def test_the_old_state_makes_room_for_the_new():
@@ -142,3 +142,14 @@ def test_a_step_that_saves_memory_takes_less_and_does_the_same():
     states = (f(jax.tree.map(jnp.copy, saving.state), batch)[0] for f in (step, in_usual_order))
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("backend", "cores", "threads"), [("cpu", 64, 1), ("gpu", 64, 8), ("gpu", 4, 3), ("tpu", 1, 1)]
+)
+def test_volumes_are_loaded_by_what_an_accelerator_leaves_idle(
+    monkeypatch, backend, cores, threads
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert loader_threads() == threads

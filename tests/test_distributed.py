@@ -63,7 +63,9 @@ def test_slurm_says_who_it_is():
     assert later.coordinator != place.coordinator
 
 
-@pytest.mark.parametrize(("visible", "local"), [("", 1), ("0,1", 1), ("1", 0)])
+@pytest.mark.parametrize(
+    ("visible", "local"), [("", 1), ("0,1", 1), ("1", 0), ("GPU-8f2c", 0), ("MIG-1,MIG-2", 1)]
+)
 def test_a_task_takes_the_device_of_its_number_or_the_only_one_it_sees(visible, local):
     place = find_place("", 0, 0, SLURM | {"CUDA_VISIBLE_DEVICES": visible})
     assert place.local_device == local

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from command_line import spawn
 
@@ -177,3 +178,17 @@ def test_both_dry_runs_foretell_one_step(tmp_path):
     assert (train.status, bench.status) == (0, 0)
     (step,) = (line for line in bench.out.splitlines() if line.startswith("joint at 1x16x24x24"))
     assert step in train.out.splitlines()  # the devices that take it included
+
+
+def test_a_step_that_the_compiler_refuses_does_not_fit(monkeypatch):
+    def refuse(_, message="RESOURCE_EXHAUSTED: Used 20.0G of 15.75G hbm."):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    told = forecast.forecast(tiny_config("joint"))
+    assert told["memory_gb"] is None and not told["fits"] and told["less"]
+    json.dumps(told, allow_nan=False)
+    assert "GB free: does not fit; turn " in forecast.to_text(told)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda _: refuse(_, "INTERNAL: else"))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        forecast.forecast(tiny_config("joint"))

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def test_a_dry_run_prints_the_commands_and_gives_none(cluster):
     assert all({"--zone=here", "--worker=all", "--project=mine"} <= set(x) for x in lines[1:])
     remote = shlex.split(lines[-1][-1].removeprefix("--command="))
     assert remote[-3:] == ["--coordinator=auto", *WORDS]
+    assert ".venv/bin/python" in remote
+
+
+def test_a_host_s_python_is_checked_and_gets_an_environment(cluster, tmp_path):
+    """What the script would run on a host, run here."""
+    command, env, _ = cluster
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    done = launch(TPU, env, "--dry_run", *WORDS, TPU="pod", ZONE="here", PYTHON="hosts-python")
+    words = shlex.split(done.stdout.splitlines()[2])[-1].removeprefix("--command=")
+    install = words.partition(" && cd cyclesh && ")[2]
+    made = ".venv/bin; cp /bin/true .venv/bin/python"  # as `-m venv .venv` would
+    command("hosts-python", f'[ "$1" = -c ] && exec {sys.executable} "$@"; mkdir -p {made}')
+    for _ in range(2):
+        assert subprocess.run(["bash", "-c", install], cwd=folder, env=env).returncode == 0
+    assert (folder / ".venv/bin/python").exists()
+    command("hosts-python", "echo too old >&2; exit 1")
+    assert subprocess.run(["bash", "-c", install], cwd=folder, env=env).returncode == 1
 
 
 def test_outside_of_a_job_it_submits_itself_and_within_it_trains(cluster):
@@ -64,7 +83,11 @@ def test_outside_of_a_job_it_submits_itself_and_within_it_trains(cluster):
     assert launch(SLURM, env, *WORDS).returncode == 0
     assert [note.split()[0] for note in notes()] == ["sbatch"]
     assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7", PYTHON="py").returncode == 0
-    assert notes()[1] == f"srun --kill-on-bad-exit=0 py -m cyclesh.main {' '.join(WORDS)}"
+    cores = {"SLURM_CPUS_PER_TASK": "5"}  # by which srun itself does not go
+    assert launch(SLURM, env, *WORDS, SLURM_JOB_ID="7", PYTHON="py", **cores).returncode == 0
+    for note, count in zip(notes()[1:], (8, 5), strict=True):
+        start = f"srun --kill-on-bad-exit=0 --cpus-per-task={count} py -m cyclesh.main"
+        assert note == f"{start} {' '.join(WORDS)}"
 
 
 @pytest.mark.parametrize(

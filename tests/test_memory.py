@@ -1,5 +1,6 @@
 """What a computation may take and took, as the system tells it."""
 
+import fnmatch
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cyclesh.runtime import memory
+from cyclesh.runtime import heap, memory
 from cyclesh.runtime.heap import MEMORY
 
 GB = 10**9
@@ -144,3 +145,27 @@ print(any(min(blocks) < libc.malloc(90_000) < max(blocks) for _ in range(100)))
         held[name], reused[name] = told.split()
     assert reused == {"one": "False", "several": "True"}
     assert int(held["one"]) < int(held["several"]) + 20_000  # kB: a page or two for each piece
+
+
+@pytest.mark.parametrize(
+    ("found", "platforms", "kept"),
+    [
+        ((), None, True),
+        (("/dev/nvidia0",), None, False),
+        (("/dev/vfio/0",), "tpu,cpu", False),
+        (("/dev/nvidia0",), "cpu", True),
+    ],
+)
+def test_the_heap_is_kept_where_no_accelerator_holds_the_volumes(
+    monkeypatch, found, platforms, kept
+):
+    started = []
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(heap, "glob", lambda pattern: fnmatch.filter(found, pattern))
+    monkeypatch.setattr(heap.os, "execv", lambda *words: started.append(words))
+    heap.keep_memory()
+    assert bool(started) == kept and ("GLIBC_TUNABLES" in os.environ) == kept
+    os.environ.pop("GLIBC_TUNABLES", None)

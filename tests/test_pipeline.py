@@ -280,6 +280,12 @@ def test_any_step_can_be_read_without_those_before(store, subset, first):
     assert all(same(a, b) for a, b in zip(straight, resumed, strict=True))
 
 
+def test_threads_that_load_ahead_change_nothing(store, subset):
+    arguments = {"store": store, "subset": subset, "augment": MOVING, "batch": 2}
+    one, many = (islice(loader(**arguments, threads=n).batches(3), 9) for n in (1, 4))
+    assert all(same(a, b) for a, b in zip(one, many, strict=True))
+
+
 def test_processes_share_the_batch_of_one(store, subset):
     arguments = {"store": store, "subset": subset, "augment": MOVING, "batch": 4, "seed": 3}
     whole = islice(loader(**arguments).batches(), 4)

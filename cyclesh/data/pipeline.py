@@ -104,6 +104,7 @@ class Loader:
     seed: int
     process: int = 0
     processes: int = 1
+    threads: int = 1  # that load ahead, a batch each; what they load does not depend on it
 
     def batches(self, first_step: int = 0) -> Iterator[dict]:
         """Batches for steps first_step, first_step + 1, ... without end.
@@ -125,7 +126,7 @@ class Loader:
 
         steps = indices.batch(self.batch, drop_remainder=True).map_with_index(load)
         # Options count batches: grain's default of 500 would hold gigabytes of volumes.
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads + 1)
         return iter(steps[first_step:].to_iter_dataset(options))
 
     def volumes_at(self, step: int) -> list[str]:

@@ -14,6 +14,7 @@ from cyclesh.runtime import memory
 
 ONE_FLAG = "xla_force_host_platform_device_count"
 PATIENCE_S = 10**6
+MOST_LOADERS = 8  # threads of a process; each holds a batch
 CORES = 2  # of a CPU, as devices: one for the volumes of each domain (`homes`)
 
 
@@ -52,6 +53,17 @@ def use_cores() -> None:
 def cores_are_devices() -> bool:
     """Whether this machine's CPU is two devices, as `use_cores` makes it."""
     return jax.config.jax_num_cpu_devices == CORES and jax.default_backend() == "cpu"
+
+
+def loader_threads() -> int:
+    """How many threads are to load volumes: one, beside what an accelerator leaves idle.
+
+    A core resamples some 15 volumes of the paper's size a second, so one would not keep up with an
+    accelerator; a CPU's cores are all wanted for the step.
+    """
+    if jax.default_backend() == "cpu":
+        return 1
+    return max(1, min(MOST_LOADERS, (os.cpu_count() or 1) - 1))
 
 
 def run_inline() -> None:

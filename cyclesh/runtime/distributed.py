@@ -64,7 +64,8 @@ def find_place(coordinator: str, processes: int, process: int, env: Mapping) -> 
     port = low + int(env["SLURM_JOB_ID"]) % (high - low)
     host = first_host(env["SLURM_STEP_NODELIST"])
     # One device a task: the only one that it sees (--gpus-per-task), or that of its number.
-    alone = env.get("CUDA_VISIBLE_DEVICES", "").isdecimal()
+    visible = env.get("CUDA_VISIBLE_DEVICES", "")  # numbers, or names of GPUs or their parts
+    alone = visible != "" and "," not in visible
     local = 0 if alone else int(env["SLURM_LOCALID"])
     return Place(f"{host}:{port}", tasks, int(env["SLURM_PROCID"]), local)
 

@@ -73,6 +73,11 @@ def _fill_holes(libc: ctypes.CDLL) -> None:
             size //= 2
 
 
+def is_too_large(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether memory was what XLA lacked, for a program or while it ran."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 def free_memory_bytes() -> int:
     """Free memory of the first device, or of this machine where that is the device."""
     stats = jax.local_devices()[0].memory_stats() or {}
