@@ -118,8 +118,8 @@ def test_an_error_of_the_compiler_comes_where_the_step_is_asked_for(tmp_path, lo
 
 def test_a_step_that_does_not_fit_says_what_to_turn(tmp_path):
     run = tiny_run(tmp_path)
-    with pytest.raises(UserError, match="does not fit .*; turn --config.compute.save_memory=True"):
-        with told_if_too_large(run):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    said = "does not fit .*; turn --config.compute.save_memory=True"
+    with pytest.raises(UserError, match=said), told_if_too_large(run):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     with pytest.raises(jax.errors.JaxRuntimeError), told_if_too_large(run):
         raise jax.errors.JaxRuntimeError("INTERNAL: else")
