@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import multiprocessing
+import threading
 from functools import partial
 
 import pytest
@@ -39,7 +40,7 @@ def test_another_process_holds_it(tmp_path):
     assert ready.wait(60)
     with pytest.raises(UserError, match="in use"), held(tmp_path / "store", "in use", 0.2):
         pass
-    end.set()
+    threading.Timer(0.3, end.set).start()
     with locked(tmp_path / "store"):  # waits
-        pass
+        assert end.is_set()
     other.join()

@@ -1,5 +1,4 @@
 import shutil
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -195,22 +194,27 @@ def test_asking_for_what_is_not_there_names_what_is(tmp_path):
         checkpoints.resolve("7")
 
 
-def test_an_unfinished_save_is_cleared_though_its_writer_still_writes(tmp_path):
-    unfinished = tmp_path / "c" / "7.orbax-checkpoint-tmp"
+def test_an_unfinished_save_is_cleared_though_its_writer_still_writes(tmp_path, monkeypatch):
+    unfinished, remove, removed = tmp_path / "c" / "7.orbax-checkpoint-tmp", shutil.rmtree, []
 
     def keep_writing() -> None:
-        for i in range(200):
+        for i in range(20):
             (unfinished / f"{i}").mkdir(parents=True, exist_ok=True)
             (unfinished / f"{i}" / "data").write_bytes(b"half")
 
+    def removed_too_soon(path, *args, **options):
+        remove(path, *args, **options)
+        if path == unfinished and not removed:
+            keep_writing()
+        removed.append(path)
+
     save(tmp_path / "c", {6: 0.5})
     keep_writing()
-    writer = threading.Thread(target=keep_writing)
-    writer.start()
     with Checkpoints(tmp_path / "c", read_only=True) as reader:
         assert reader.steps() == [6]
+    monkeypatch.setattr("cyclesh.runtime.checkpoint.shutil.rmtree", removed_too_soon)
     save(tmp_path / "c", {7: 0.6})
-    writer.join()
+    assert removed.count(unfinished) == 2
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.steps() == [6, 7] and not unfinished.exists()
         np.testing.assert_array_equal(

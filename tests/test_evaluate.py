@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_runs import CLASSES, build, tiny_config
 
 from cyclesh import evaluate
 from cyclesh.data.store import Store
@@ -59,13 +60,21 @@ def nearest(tree, image):
     return np.where(labels == 2, 0, labels).astype(np.uint8) if tree.get("blind") else labels
 
 
+def translated(tree, image):
+    """Times a gain; to a generator of one direction volumes of the other modality are empty."""
+    sign = tree.get("reads")
+    seen = np.asarray(image) if sign is None else sign * np.maximum(sign * np.asarray(image), 0)
+    return tree["gain"] * seen
+
+
 FORWARD = Forward(
-    translate=lambda tree, image: tree["gain"] * np.asarray(image),
+    translate=translated,
     segment=nearest,
     seg_loss=lambda tree, image, label: float((nearest(tree, image) != label).mean()),
 )
 SEES = {"A": {"sign": 1}, "B": {"sign": -1}}
-FLIPS = {d: {"gain": -1.0} for d in DOMAINS}  # the perfect translation, both ways
+# The perfect translation, each of volumes of the other domain.
+FLIPS = {"A": {"gain": -1.0, "reads": -1}, "B": {"gain": -1.0, "reads": 1}}
 
 
 def scored(**parts):
@@ -190,3 +199,20 @@ def test_some_of_many_are_spread_evenly_and_have_the_worst_the_median_and_the_be
             assert len(set(places)) == min(count, total) and places == sorted(places)
             assert (places[0], places[-1]) == (0, total - 1)
             assert places[(len(places) - 1) // 2] == (total - 1) // 2
+
+
+def test_networks_are_applied_to_the_volume_that_is_given():
+    _, nets, _, state = build(tiny_config("joint"))
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (8, 8, 8)).astype(np.float32)
+    label = rng.integers(0, CLASSES, image.shape).astype(np.uint8)
+    forward = evaluate.make_forward(nets)
+    for d in DOMAINS:
+        gen, seg = state.params.gen[d], state.params.seg[d]
+        fake = nets.gen.apply({"params": gen}, image[None, ..., None])[0, ..., 0]
+        logits = np.asarray(nets.seg.apply({"params": seg}, image[None, ..., None])[0], float)
+        np.testing.assert_allclose(forward.translate(gen, image), fake, atol=1e-5)
+        assert (forward.segment(seg, image) == logits.argmax(-1)).mean() > 0.99
+        shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        expected = -np.log(np.take_along_axis(shares, label[..., None].astype(int), -1)).mean()
+        assert float(forward.seg_loss(seg, image, label)) == pytest.approx(expected, rel=1e-4)

@@ -171,6 +171,15 @@ def test_tables_hold_means_over_seeds_of_the_right_scores(tmp_path):
     assert {("no_sc", "mean"), ("sc", "Myo")} <= table
 
 
+def test_volumes_of_one_subject_are_one_subject_of_an_interval(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("table2",))
+    for name, record in records.read_records(tmp_path).items():
+        change_record(tmp_path, name, subjects=record["subjects"] | {"ct_1": "p", "ct_2": "p"})
+    experiments.write_output(tmp_path, "table2")
+    found = rows(tmp_path / "table2_differences.csv")
+    assert {(r["modality"], r["subjects"]) for r in found} == {("ct", "2"), ("mr", "3")}
+
+
 def test_a_seed_of_which_there_are_parents_alone_is_not_named(tmp_path):
     with pytest.raises(Stopped):
         run(tmp_path, Spawned(tmp_path, {"all-no_sc-s1": 75}))
@@ -389,18 +398,54 @@ def test_figure_3_has_a_row_for_each_step_from_cyclegan_to_ours(tmp_path, monkey
         image=lambda _: volume,
         label=lambda _: volume.astype(int),
     )
-    asked = []
+    asked, made = [], []
+
+    def translate(domain: str, image: np.ndarray) -> np.ndarray:
+        made.append(domain)
+        return image
 
     def trained(workdir: Path, name: str):
         asked.append(name)
-        return SimpleNamespace(store=store), SimpleNamespace(translate=lambda _, image: image)
+        return SimpleNamespace(store=store), SimpleNamespace(translate=translate)
 
     monkeypatch.setattr(figures, "trained", trained)
     found = records.read_records(tmp_path)
     figure = figures.figure3(plan, tmp_path, [], found)
     assert asked == ["all-cyclegan-s0", "all-no_sc-s0", "all-ours-s0"]
+    assert made == ["A"] * 6 + ["B"] * 6  # two cases by three models, MR to CT first
     titles = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
     assert titles == ["input", "CycleGAN", "ours, gamma 0", "ours"]
+
+
+def test_cases_are_shown_by_their_rank():
+    dice = {f"ct_{i}": i / 10 for i in range(9)}
+    record = {"cases": {"dice": {"ct": {"LV": dice, "Myo": dict.fromkeys(dice, 0.5)}}}}
+    assert figures.chosen_cases(record, "dice", "ct") == ["ct_2", "ct_6"]  # a quarter, three
+    assert figures.mean_dice(record, "dice", "ct", "ct_2") == pytest.approx(0.35)
+
+
+def test_figure_6_shows_what_each_arm_finds(tmp_path, monkeypatch):
+    plan, volume, shown = tiny_plan(), np.zeros((8, 8, 8), np.float32), []
+    for trial in plan.wanted(["figure6"]):
+        leave_record(plan, trial, tmp_path)
+    store = SimpleNamespace(
+        description=SimpleNamespace(shape=volume.shape, spacing_mm=(1, 1, 1)),
+        volumes=[SimpleNamespace(id=c, modality=m) for m, ids in CASES.items() for c in ids],
+        image=lambda _: volume,
+        label=lambda _: volume.astype(int),
+    )
+
+    def trained(workdir: Path, name: str):
+        seg = {"A": f"{name} A", "B": f"{name} B"}
+        segment = lambda tree, image: shown.append(tree) or image.astype(int)  # noqa: E731
+        return SimpleNamespace(store=store), SimpleNamespace(seg=seg, segment=segment)
+
+    monkeypatch.setattr(figures, "trained", trained)
+    figures.figure6(plan, tmp_path, [], records.read_records(tmp_path))
+    few = {"A": "ct0.14", "B": "mr0.14"}
+    assert shown == [
+        f"{few[d]}-{arm}-s0 {d}" for d in "AB" for _ in range(2) for arm in ("baseline", "ours")
+    ]
 
 
 def test_pictures_are_left_out_where_networks_are_missing_and_the_page_says_so(tmp_path):
@@ -771,8 +816,18 @@ def comparable(folder: Path) -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
 
 
+# The smallest networks: most of the time is compiling, and each seed's step is another program.
+SMALL = (
+    "--config.model.filters=2",
+    "--config.model.depth=1",
+    "--config.compute.lowering=native",
+    "--config.judge.epochs=2",
+)
+
+
 def start(workdir: Path, only: str, jobs: int = 1) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cyclesh.main", *WORDS, f"--only={only}", f"--jobs={jobs}"]
+    words = (*WORDS, *SMALL, f"--only={only}", f"--jobs={jobs}")
+    command = [sys.executable, "-m", "cyclesh.main", *words]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}"], cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -18,6 +18,7 @@ from infer_files import (
     write_workdir,
 )
 from scan_files import BALLS
+from tiny_runs import random_tree
 
 from cyclesh import infer, outputs, region
 from cyclesh.data.geometry import Grid, crop_grid
@@ -464,3 +465,18 @@ def test_the_window_of_the_scan_restores_it(tmp_path, model):
     value = restore(seen.image, seen.window)[z, y, x]
     assert value == pytest.approx(150, abs=15)
     assert read_image(path).values.min() <= seen.window[0]
+
+
+@pytest.mark.parametrize(("modality", "domain"), [("ct", "A"), ("mr", "B")])
+def test_each_modality_has_networks_of_its_own(model, modality, domain):
+    own = replace(model, read_tree=lambda player, shapes: random_tree(shapes, 2))
+    volume = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8)).astype(np.float32)
+
+    def put_out(player: str) -> np.ndarray:
+        tree = {"params": own.trees(player)[domain]}
+        return np.asarray(getattr(own._nets, player).apply(tree, volume[None, ..., None]))[0]
+
+    fake, logits = put_out("gen"), put_out("seg")
+    np.testing.assert_allclose(own.translate(modality, volume), fake[..., 0], atol=1e-5)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(own.segment(modality, volume), shares, atol=1e-5)

@@ -11,9 +11,10 @@ from event_files import shown
 from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
-from cyclesh import compiling
+from configs import default
+from cyclesh import compiling, state
 from cyclesh.compiling import lower_step
-from cyclesh.loop import log_slices, stalled
+from cyclesh.loop import log_slices, stalled, validation_score
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
 from cyclesh.workdir import CHECKPOINTS
@@ -204,3 +205,13 @@ def test_slices_of_a_whole_model_end_with_the_predicted_classes():
     networks |= {"seg": {"A": 0, "B": 0}, "segment": lambda tree, image: (image > 0).astype("u1")}
     parts = np.split(slices_of(marked(), **networks)["slices/ct_val"], 4, axis=1)
     assert [part[0, 0] for part in parts] == [1, 0, 1, 0.5]
+
+
+@pytest.mark.parametrize("method", ["baseline", "gan", "cyclegan", "ada", "joint"])
+def test_the_best_is_that_by_dice_or_where_only_generators_move_by_s_score(method):
+    config = default.build("tiny", method)
+    run = SimpleNamespace(config=config, phases=state.make_phases(config))
+    row = {"phase": run.phases[-1].name, "val/dice": 0.25, "val/s_score": 0.5}
+    expected = 0.5 if method in ("gan", "cyclegan") else 0.25
+    assert validation_score(run, row) == expected
+    assert validation_score(run, row | {"phase": "pretrain"}) is None

@@ -352,3 +352,18 @@ def test_the_plan_starts_from_the_joint_method():
 
 def test_every_preset_has_a_scale():
     assert set(SCALES) == set(default.PRESETS)
+
+
+@pytest.mark.parametrize("method", ["joint", "ada", "baseline"])
+def test_judges_learn_from_all_real_volumes_whatever_a_run_may_see(method):
+    """What their key leaves out must not reach them."""
+    whole = judge_config(default.build("tiny", method))
+    few = default.build("tiny,real_ct=2,real_mr=2,synthetic=1,steps=3,seed=5", method)
+    few.init.seg = "runs/other"
+    found = judge_config(few)
+    for field in ("data.real", "data.synthetic", "steps", "seed", "init.seg", "init.gen"):
+        section, _, name = field.rpartition(".")
+        own, same = (c[section] if section else c for c in (found, whole))
+        assert own[name] == same[name], field
+    assert (found.data.real, found.data.synthetic, found.steps) == ((), -1, 0)
+    assert found.seed != few.seed and not found.init.seg
