@@ -33,8 +33,8 @@ TITLES = {
 NOTES = {
     "table1": "Both go on from the same pre-trained generators for equally many updates, `no_sc` "
     "with gamma 0. Scored at the checkpoint that is best on validation: by S-score for `no_sc`, by "
-    "Dice for `sc`; if that favours one of them, it is `no_sc`. `sc_gamma1`, where it stands, is `sc` with "
-    "the paper's gamma throughout.",
+    "Dice for `sc`; if that favours one of them, it is `no_sc`. `sc_gamma1`, where it stands, is "
+    "`sc` with the paper's gamma throughout.",
     "table2": "All go on from the same segmentor, pre-trained on the few real volumes of the "
     "modality; the other modality keeps all of its volumes. The generators of `ada` had their "
     "parent's updates alone, those of `ours` go on from there.",
