@@ -41,3 +41,21 @@ def double_precision():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+# What takes longest begins first, so that no process of `-n` is left with it at the end.
+LONGEST = (
+    "test_reproduce.py",
+    "test_resume.py",
+    "test_sharding.py",
+    "test_end_to_end.py",
+    "test_docs.py",
+    "test_forecast.py",
+    "test_notebook.py",
+    "test_distributed.py",
+    "test_faults.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))

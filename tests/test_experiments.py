@@ -4,16 +4,13 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command_line import ROOT, call
+from command_line import call
 from PIL import Image
 from plan_runs import CASES, LAST_STEP, leave_checkpoint, leave_record, tiny_config, tiny_plan
 from tiny_store import write_store
@@ -807,91 +804,3 @@ def test_tables_that_name_a_failure_are_copied_too(tmp_path, capfd, monkeypatch)
     assert "all-gan-s1 (non-finite loss: step 3" in (kept / "table1.md").read_text()
     assert {row["n"] for row in rows(kept / "table1.csv")} == {"1"}
     assert (kept / "runs" / "all-gan-s1.json").exists()
-
-
-# ---------------------------------------------------------------------------- with real training
-
-
-def comparable(folder: Path) -> dict[str, str]:
-    return {p.name: p.read_text() for p in sorted(folder.glob("*.csv"))}
-
-
-# The smallest networks: most of the time is compiling, and each seed's step is another program.
-SMALL = (
-    "--config.model.filters=2",
-    "--config.model.depth=1",
-    "--config.compute.lowering=native",
-    "--config.judge.epochs=2",
-)
-
-
-def start(workdir: Path, only: str, jobs: int = 1) -> subprocess.Popen:
-    words = (*WORDS, *SMALL, f"--only={only}", f"--jobs={jobs}")
-    command = [sys.executable, "-m", "cyclesh.main", *words]
-    return subprocess.Popen(
-        [*command, f"--workdir={workdir}"], cwd=ROOT, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def complete(workdir: Path, only: str, jobs: int = 1) -> None:
-    process = start(workdir, only, jobs)
-    said = process.communicate()
-    assert process.returncode == 0, said
-
-
-def finished(workdir: Path) -> dict[Path, int]:
-    """Records of trials, and when they were written."""
-    return {p: p.stat().st_mtime_ns for p in workdir.glob("runs/*.json")}
-
-
-def stop_after(process: subprocess.Popen, workdir: Path, more: int, how: signal.Signals) -> int:
-    """Stop it once so many further trials are done; its exit status."""
-    enough = len(finished(workdir)) + more
-    while len(finished(workdir)) < enough and process.poll() is None:
-        time.sleep(0.1)
-    os.killpg(process.pid, how) if how == signal.SIGKILL else process.send_signal(how)
-    process.communicate()
-    return process.returncode
-
-
-@pytest.mark.slow
-def test_a_plan_runs_to_its_table_and_its_figure_and_may_be_stopped_on_the_way(tmp_path):
-    outputs = "table1,displacement"
-    assert stop_after(start(tmp_path, outputs, jobs=2), tmp_path, 3, signal.SIGTERM) == 75
-    before = finished(tmp_path)
-    assert len(before) >= 3
-    complete(tmp_path, outputs, jobs=2)
-    after = finished(tmp_path)
-    assert len(after) == 13 and all(after[path] == time for path, time in before.items())
-    scores = {}
-    for row in rows(tmp_path / "table1.csv"):
-        if row["structure"] == "mean" and row["method"] in ("no_sc", "sc"):
-            scores[row["method"], row["modality"]] = float(row["mean"])
-            assert row["n"] == "2"
-    assert len(scores) == 4 and all(0 <= score < 1 for score in scores.values())
-    # At first, the anatomy lies where the generators were shifted to, in both arms alike.
-    first = [
-        float(row["mean"])
-        for row in rows(tmp_path / "displacement.csv")
-        if (row["x"], row["structure"]) == ("0", "phase")
-    ]
-    assert len(first) == 4 and first[:2] == first[2:]
-    assert "sc - no_sc" in (tmp_path / "table1.md").read_text()
-    assert Image.open(tmp_path / "displacement.png").size > (400, 300)
-    complete(tmp_path, outputs)
-    assert finished(tmp_path) == after
-
-
-@pytest.mark.soak  # two plans of many trials, each a process
-def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_tables(tmp_path):
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    complete(straight, "table1")
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        status = stop_after(start(broken, "table1"), broken, 2, how)
-        assert status in (75, -signal.SIGKILL)
-    times = finished(broken)
-    assert len(times) >= 3
-    complete(broken, "table1")
-    assert all(finished(broken)[path] == time for path, time in times.items())
-    assert comparable(straight) == comparable(broken) != {}
