@@ -102,9 +102,10 @@ class Workload:
         return state.init_state(key, self.nets, self.optimisers, self.config, shape)
 
     def batches(self) -> Iterator[dict]:
-        """The loader's batches, where the step takes them."""
+        """What the step reads, where it takes it."""
         loader = replace(self.loader, threads=loader_threads())
-        return (sharding.spread_batch(batch, self.mesh) for batch in loader.batches())
+        seed = {"seed": sharding.copied(self.config.seed, self.mesh)}
+        return (sharding.spread_batch(batch, self.mesh) | seed for batch in loader.batches())
 
     def nets_of_step(self) -> Players:
         """The networks for volumes as the devices hold them; `nets` are for whole ones."""

@@ -66,11 +66,20 @@ def lower_step(run: Run, phase: Phase) -> Lowered:
 def pure_step(
     config: ConfigDict, nets: Players, optimisers: Players, phase: Phase, mesh: Mesh | None
 ) -> Callable:
-    """A config's step for the devices of ``mesh``, whose networks ``nets`` are; not compiled."""
+    """A config's step for the devices of ``mesh``, whose networks ``nets`` are; not compiled.
+
+    As `make_step` has it, but for the seed, which comes with the batch: so runs that differ in
+    nothing else share a compiled program.
+    """
     skips = config.optim.skip_nonfinite > 0
-    return make_step(
-        nets, optimisers, phase, make_weights(config), config.seed, skips, homes_of(mesh)
-    )
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        of_seed = make_step(
+            nets, optimisers, phase, make_weights(config), batch["seed"], skips, homes_of(mesh)
+        )
+        return of_seed(state, batch)
+
+    return step
 
 
 def jit_over(mesh: Mesh | None, step: Callable, shapes: TrainState, save_memory: bool) -> Callable:

@@ -90,14 +90,17 @@ class Run:
         return sharding.make_mesh(config.compute, config.batch, depth)
 
     def batches(self, first_step: int) -> Iterator[dict]:
-        """The loader's batches from a step on; with a mesh, each process loads its share of them
-        and they come as arrays over all devices."""
+        """The loader's batches from a step on, and the seed of the step's draws.
+
+        With a mesh, each process loads its share of them and they come as arrays over all devices.
+        """
         process, processes = sharding.data_share(self.mesh)
         loader = replace(
             self.loader, process=process, processes=processes, threads=loader_threads()
         )
+        seed = {"seed": sharding.copied(self.config.seed, self.mesh)}
         for batch in loader.batches(first_step):
-            yield sharding.spread_batch(batch, self.mesh)
+            yield sharding.spread_batch(batch, self.mesh) | seed
 
     def phase_at(self, step: int) -> Phase:
         """The phase that makes step ``step`` (from 0)."""

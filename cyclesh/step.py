@@ -213,12 +213,13 @@ def applied(nets: Players) -> Players:
 
 
 def batch_shapes(batch: int, shape: tuple[int, int, int]) -> dict:
-    """What a step reads (`make_step`), as shapes: ``batch`` volumes (z, y, x) of each domain."""
+    """What `compiling.pure_step` reads, as shapes: ``batch`` volumes (z, y, x) of each domain."""
     size = (batch, *shape)
     volumes = Volumes(
         jax.ShapeDtypeStruct((*size, 1), jnp.float32), jax.ShapeDtypeStruct(size, jnp.uint8)
     )
-    return {kind: per_domain(lambda _: tuple(volumes)) for kind in ("real", "source")}
+    kinds = {kind: per_domain(lambda _: tuple(volumes)) for kind in ("real", "source")}
+    return kinds | {"seed": jax.ShapeDtypeStruct((), jnp.int32)}
 
 
 def make_step(
@@ -226,7 +227,7 @@ def make_step(
     optimisers: Players,
     phase: Phase,
     weights: Weights,
-    seed: int,
+    seed: int | Array,
     skip_nonfinite: bool = False,
     homes: Both = BOTH,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:

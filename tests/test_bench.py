@@ -22,7 +22,7 @@ KEYS = {
 
 
 def a_batch(config):
-    return next(bench.make_workload(config).loader.batches())
+    return next(bench.make_workload(config).batches())
 
 
 @pytest.mark.parametrize("method", ["baseline", "joint"])
@@ -82,8 +82,9 @@ def test_devices_of_the_config_share_the_step():
     assert told["parts_s"].keys() == told["pass_s"].keys() == {"seg"}
     work = bench.make_workload(config)
     batch = next(work.batches())
-    for array in jax.tree.leaves(batch):
+    for array in jax.tree.leaves([batch["real"], batch["source"]]):
         assert array.addressable_shards[0].data.shape[:2] == (1, 4)
+    assert len(batch["seed"].addressable_shards) == 4
     program = work.jit_step().lower(work.state_shapes, batch).as_text()
     assert "num_partitions = 4" in program and "collective_permute" in program
     alone = config.copy_and_resolve_references()

@@ -10,6 +10,7 @@ from tiny_runs import tiny_config
 from tiny_store import SHAPE, write_store
 
 from cyclesh import compiling
+from cyclesh.bench import make_workload
 from cyclesh.compiling import Steps, told_if_too_large
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
@@ -123,3 +124,23 @@ def test_a_step_that_does_not_fit_says_what_to_turn(tmp_path):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     with pytest.raises(jax.errors.JaxRuntimeError), told_if_too_large(run):
         raise jax.errors.JaxRuntimeError("INTERNAL: else")
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_seeds_share_a_program_and_draw_each_its_own_way(devices):
+    """Of several fakes that the pools hold, which are seen is a matter of the seed."""
+    programs, seen, step = set(), set(), None
+    for seed in range(4):
+        config = tiny_config("gan", f"tiny,filters=2,seed={seed}")
+        config.compute.home_devices = devices
+        work = make_workload(config)
+        batch = next(work.batches())
+        lowered = work.jit_step().lower(work.state_shapes, batch)
+        programs.add(lowered.as_text())
+        step = step or lowered.compile()
+        work.config.seed = 0  # the same networks to begin with
+        current = work.state
+        for _ in range(6):
+            current, metrics = step(current, batch)
+        seen.add(float(metrics["disc/fake"]))
+    assert len(programs) == 1 and len(seen) > 1

@@ -47,7 +47,7 @@ def test_compiled_programs_are_kept_but_where_that_is_off(tmp_path):
 
 def test_the_joint_step_is_in_place():
     work = bench.make_workload(tiny_config("joint"))
-    batch = next(work.loader.batches())
+    batch = next(work.batches())
     step = work.jit_step().lower(work.state_shapes, batch).compile()
     old = work.state
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(old))
@@ -128,7 +128,7 @@ def test_a_step_that_saves_memory_takes_less_and_does_the_same():
     usual = bench.make_workload(config.copy_and_resolve_references())
     config.compute.save_memory = True
     saving = bench.make_workload(config)
-    batch = next(saving.loader.batches())
+    batch = next(saving.batches())
 
     def compiled(step):
         return step.lower(saving.state_shapes, batch).compile()

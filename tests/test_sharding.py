@@ -115,7 +115,7 @@ def take_step(lowering: str, data: int, depth: int, homes: int = 1, method: str 
     where = homes_module.working_shardings(begun, mesh)
     step = homes_module.over_homes(step, mesh)
     jitted = sharding.jit_spread(step, mesh, where, save_memory=False)
-    batch = sharding.spread(batch, mesh)
+    batch = sharding.spread(batch, mesh) | {"seed": sharding.copied(0, mesh)}
     program = jitted.lower(begun, batch).compile(compiler_options=QUICKLY)
     text = program.as_text()
     after, metrics = program(begun, batch)

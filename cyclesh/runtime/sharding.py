@@ -167,6 +167,13 @@ def spread(batch, mesh: Mesh | None):
     return jax.tree.map(place, batch)
 
 
+def copied(number: int, mesh: Mesh | None):
+    """An int32 that every device has."""
+    if mesh is None:
+        return np.int32(number)
+    return jax.make_array_from_callback((), everywhere(mesh), lambda _: np.int32(number))
+
+
 def spread_batch(batch: dict, mesh: Mesh | None) -> dict:
     """`spread` of a loader's batch; volumes that are both real and source are moved once."""
     real = spread(batch["real"], mesh)
@@ -181,7 +188,10 @@ def jit_spread(step: Callable, mesh: Mesh | None, state, save_memory: bool) -> C
     return jit_step(
         step,
         save_memory,
-        in_shardings=(state, slabs(mesh)),
+        in_shardings=(
+            state,
+            {"real": slabs(mesh), "source": slabs(mesh), "seed": everywhere(mesh)},
+        ),
         out_shardings=(state, everywhere(mesh)),
     )
 
