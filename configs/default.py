@@ -132,9 +132,10 @@ def fields() -> ConfigDict:
 
     # --- how it is computed
     c.compute = k = ConfigDict()
-    # Accelerators round what float32 convolutions multiply (to TF32 or bfloat16), unless the
-    # environment has JAX_DEFAULT_MATMUL_PRECISION=highest.
-    k.dtype = "float32"  # or "bfloat16": of convolutions; parameters, statistics, losses stay so
+    # Of convolutions, or "bfloat16"; parameters, statistics and losses stay float32. What float32
+    # ones multiply accelerators round (to TF32 or bfloat16), unless the environment says
+    # JAX_DEFAULT_MATMUL_PRECISION=highest
+    k.dtype = "float32"
     k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; "plain" (ops.py)
     k.remat = False  # recompute activations in the backward pass: saves memory, not on a CPU
     k.save_memory = False  # CPU: less memory for a step, up to a third slower

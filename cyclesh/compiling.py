@@ -97,7 +97,7 @@ def told_if_too_large(run: Run) -> Iterator[None]:
         if not is_too_large(error):
             raise
         raise UserError(
-            f"{run.workdir}: a training step does not fit into the memory of a device; turn "
+            f"{run.workdir}: training does not fit into the memory of a device; turn "
             f"{', then '.join(knobs(run.config))}"
         ) from None
 

@@ -133,7 +133,8 @@ def require_settled(workdir: Path, trial: Trial, status: int, jobs: Jobs) -> Non
         if status == 2:
             raise UserError(f"{trial.name}: refused, see above; mend it and run again")
         if status == -signal.SIGKILL:
-            raise UserError(f"{trial.name}: was killed, as for want of memory; give fewer --jobs")
+            wants = "give fewer --jobs or a smaller step"
+            raise UserError(f"{trial.name}: was killed, as for want of memory: {wants}")
         if status not in (0, 3, 75):
             raise RuntimeError(f"{trial.name}: its process ended with status {status}")
     names = ", ".join(trial.name for trial, status in ended if status == 75)

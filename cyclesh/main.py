@@ -438,7 +438,8 @@ def keep_threads_quiet(failed: threading.ExceptHookArgs) -> None:
 def command() -> None:
     """`run` as a program of its own: with memory that is kept, ended by its exit status."""
     keep_memory()
-    sys.stdout.reconfigure(errors="backslashreplace")  # files' names may be of any bytes
+    if sys.stdout is not None:  # closed, as by what starts daemons
+        sys.stdout.reconfigure(errors="backslashreplace")  # files' names may be of any bytes
     exit_status = run()
     if exit_status:  # at once: what is called at exit would fail again, and say so
         sys.stdout.flush()

@@ -23,12 +23,12 @@ target=("$TPU" --zone="$ZONE" --worker=all)
 [[ -n ${PROJECT:-} ]] && target+=(--project="$PROJECT")
 
 words=$(printf ' %q' --coordinator=auto "$@")
-pack=(tar -C "$checkout" -czf "/tmp/$archive" --exclude=.git --exclude=runs .)
+pack=(tar -C "$checkout" -czf "/tmp/$archive" --exclude=.git --exclude=runs --exclude=.venv .)
 copy=(gcloud compute tpus tpu-vm scp "/tmp/$archive" "$TPU:" --zone="$ZONE" --worker=all)
 [[ -n ${PROJECT:-} ]] && copy+=(--project="$PROJECT")
 unpack="mkdir -p $folder && tar -C $folder -xzf $archive && cd $folder"
 newer="import sys; sys.exit(sys.version_info < (3, 11) and 'the hosts need Python 3.11 or newer: set PYTHON')"
-install="$python -c \"$newer\" && { [ -d .venv ] || $python -m venv .venv; }"
+install="$python -c \"$newer\" && { .venv/bin/python -m pip --version >/dev/null 2>&1 || $python -m venv --clear .venv; }"
 install+=" && .venv/bin/python -m pip install --quiet -r requirements.txt 'jax[tpu]'"
 cache=${CYCLESH_CACHE:+CYCLESH_CACHE=$(printf '%q' "${CYCLESH_CACHE:-}") }
 train="cd $folder && ${cache}.venv/bin/python -m cyclesh.main$words"

@@ -16,8 +16,9 @@ from plan_runs import leave_record, tiny_config, tiny_plan
 from cyclesh import experiments
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evidence import jobs, records
-from cyclesh.evidence.durations import Durations
+from cyclesh.evidence.durations import Durations, measure_step_s
 from cyclesh.evidence.shares import Share
+from cyclesh.settings import to_json
 
 CORES = [Share(cores=(0,)), Share(cores=(1,))]
 
@@ -246,3 +247,10 @@ def test_what_trials_took_tells_of_those_with_as_many_cores(tmp_path, monkeypatc
     path.write_text(json.dumps(record | {"cores": 1, "step_s": 1000.0, "wall_s": 4000.0}))
     for share, seconds in ((Share(cores=(0,)), 4030), (Share(cores=(0, 1)), 420)):
         assert Durations(plan, tmp_path, [share]).seconds([trial]) == [seconds]
+
+
+def test_a_kind_of_trial_is_timed_on_random_volumes():
+    small = ("compute.lowering", "native"), ("model.depth", 1), ("model.filters", 2)
+    config = tiny_config()
+    config.update_from_flattened_dict({**dict(small), "data.shape": (8, 8, 8)})
+    assert measure_step_s(to_json(config)) > 0

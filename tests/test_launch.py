@@ -31,7 +31,8 @@ def cluster(tmp_path):
 
     for name in ("sbatch", "srun", "scontrol", "gcloud", "tar"):
         command(name)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    said = ("SLURM", "CPUS", "GPUS", "NODES", "TIME", "NAME", "PYTHON", "TPU", "ZONE", "PROJECT")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(said)}
     env = kept | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     return command, env, lambda: notes.read_text().splitlines()
 

@@ -148,22 +148,22 @@ print(any(min(blocks) < libc.malloc(90_000) < max(blocks) for _ in range(100)))
 
 
 @pytest.mark.parametrize(
-    ("found", "platforms", "kept"),
+    ("found", "platforms", "plugins", "kept"),
     [
-        ((), None, True),
-        (("/dev/nvidia0",), None, False),
-        (("/dev/vfio/0",), "tpu,cpu", False),
-        (("/dev/nvidia0",), "cpu", True),
+        ((), None, ["jax_plugins"], True),
+        (("/dev/nvidia0",), None, ["jax_plugins"], False),
+        (("/dev/vfio/0",), "tpu,cpu", ["libtpu"], False),
+        (("/dev/nvidia0",), "cpu", ["jax_plugins"], True),
+        (("/dev/nvidia0",), None, [], True),
     ],
 )
-def test_the_heap_is_kept_where_no_accelerator_holds_the_volumes(
-    monkeypatch, found, platforms, kept
-):
+def test_the_heap_is_kept_where_no_accelerator_is(monkeypatch, found, platforms, plugins, kept):
     started = []
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     if platforms:
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(heap, "find_spec", lambda name: name in plugins)
     monkeypatch.setattr(heap, "glob", lambda pattern: fnmatch.filter(found, pattern))
     monkeypatch.setattr(heap.os, "execv", lambda *words: started.append(words))
     heap.keep_memory()

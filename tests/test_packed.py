@@ -57,3 +57,24 @@ def test_headers_of_either_line_end_and_of_no_end(tmp_path):
     for content in (b"", b"NRRD0004\nencoding: gzip", b"CompressedData = True\n"):
         path.write_bytes(content)
         packed.require_whole(path)  # whoever reads it tells
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.mha", "CompressedData = True\nElementDataFile = {}\n"),
+        ("a.nrrd", "NRRD0004\nencoding: gzip\ndata file: {}\n\n"),
+    ],
+)
+def test_a_file_that_cannot_be_is_one_line(tmp_path, name, head):
+    (tmp_path / name).write_text(head.format("x" * 5000))
+    with pytest.raises(UserError, match=f"{name}: cannot be read") as caught:
+        scans.read_scan(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_before_the_voxels_is_not_taken_for_damage(tmp_path):
+    path = write(tmp_path, "a.mhd")
+    (tmp_path / "a.zraw").write_bytes(b"0" * 16 + (tmp_path / "a.zraw").read_bytes())
+    path.write_text("HeaderSize = 16\n" + path.read_text())
+    packed.require_whole(path)

@@ -19,6 +19,7 @@ from cyclesh.data import packed
 from cyclesh.data.formats import suffix_of
 from cyclesh.data.geometry import Grid
 from cyclesh.data.nifti import NotOneVolume, Scan, Unreadable, file_sha256
+from cyclesh.errors import disk_trouble
 
 DETACHED = (".mhd", ".nhdr")  # headers that name a file of voxels
 DICOM_MAGIC = (128, b"DICM")  # offset and content
@@ -168,6 +169,10 @@ def _blame(path: Path) -> Iterator[None]:
     try:
         with _silence():
             yield
+    except OSError as error:
+        if disk_trouble(error):  # of what is written meanwhile
+            raise
+        raise Unreadable(f"{path}: cannot be read ({error.strerror or error})") from None
     except (RuntimeError, zlib.error):  # whose text has ITK's source lines and rarely the cause
         raise Unreadable(
             f"{path}: cannot be read: it is damaged, cut off, not what its name says, or a part of "

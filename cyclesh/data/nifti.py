@@ -191,7 +191,7 @@ def publish(files: Mapping[Path, bytes]) -> None:
 
     Raises UserError when a folder cannot be written.
     """
-    partials = {  # of names no longer than the files' own
+    partials = {  # short, however long the files' own names are
         path: path.with_name(f".{number}-{path.name[:40]}.partial-{os.getpid()}")
         for number, path in enumerate(files)
     }

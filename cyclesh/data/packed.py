@@ -37,9 +37,12 @@ def _of_metaimage(begin: bytes, path: Path) -> tuple[Path | None, int]:
     head, mark, rest = begin.partition(b"ElementDataFile")
     line, end, _ = rest.partition(b"\n")
     name = line.strip(b" =\r\t").decode("latin-1")
-    if not mark or _fields(head, "=").get("compresseddata", "").casefold() != "true":
+    fields = _fields(head, "=")
+    if not mark or fields.get("compresseddata", "").casefold() != "true":
         return None, 0
-    if name == "LOCAL":
+    if fields.get("headersize", "0") != "0":  # what comes before the voxels is not ours to know
+        return None, 0
+    if name.casefold() == "local":
         return path, len(head) + len(mark) + len(line) + len(end)
     return path.parent / name, 0
 

@@ -43,7 +43,7 @@ def use_cores() -> None:
     where more than eight operations are ready. Two devices are two programs, each with a core.
     What the user said of the number of devices holds, and processes that train together have one.
     """
-    several = len(os.sched_getaffinity(0)) > 1 if sys.platform == "linux" else os.cpu_count() > 1
+    several = usable_cores() > 1
     unsaid = jax.config.jax_num_cpu_devices < 1 and ONE_FLAG not in os.environ.get("XLA_FLAGS", "")
     if several and unsaid and not jax.distributed.is_initialized():
         with suppress(RuntimeError):  # programs have run, and it stays as it is
@@ -63,7 +63,12 @@ def loader_threads() -> int:
     """
     if jax.default_backend() == "cpu":
         return 1
-    return max(1, min(MOST_LOADERS, (os.cpu_count() or 1) - 1))
+    return max(1, min(MOST_LOADERS, usable_cores() - 1))
+
+
+def usable_cores() -> int:
+    """Those that this process may use, which a cluster's scheduler may have limited."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def run_inline() -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from glob import glob
+from importlib.util import find_spec
 
 # In huge pages; never given back, and the heap grows by large steps; in one arena, as others map
 # and unmap each large block; so each thread of the compiler keeps some small blocks of its own.
@@ -15,6 +16,8 @@ MEMORY = (
 def has_accelerator() -> bool:
     """Whether a GPU or TPU is there and may be used, by its devices: JAX must not start yet."""
     if os.environ.get("JAX_PLATFORMS", "").casefold() == "cpu":
+        return False
+    if not any(map(find_spec, ("jax_plugins", "libtpu"))):  # this JAX knows CPUs alone
         return False
     return any(map(glob, ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*")))
 
