@@ -1,5 +1,7 @@
 """Every field of a run, with the paper's value or, where the paper is silent, our choice.
 
+Off by default, though the paper has them: pre-training and the early stop (`schedule`).
+
 A config file of this folder is `get_config(argument)`; the argument is what follows the colon in
 `--config=configs/joint.py:abdomen,data=FOLDER,seed=1`: a preset, if any, then key=value items.
 """
@@ -12,7 +14,7 @@ from cyclesh.methods import apply_method
 
 
 def fields() -> ConfigDict:
-    """All fields. Values are the paper's, at the paper's scale; presets change them below."""
+    """All fields with their defaults, at the paper's scale; presets change them below."""
     c = ConfigDict()
     c.method = "joint"  # name of the method; its settings are in cyclesh/methods.py
     c.preset = "mmwhs"  # which of PRESETS was applied last
@@ -29,7 +31,7 @@ def fields() -> ConfigDict:
     d.structures = (("LV", 500), ("RV", 600), ("LA", 420), ("RA", 550), ("Myo", 205))
     d.aliases = ((421, 420),)  # (wrong, right) label values: a known typo in MM-WHS
     d.dropped = (820, 850)  # known label values that become background: aorta, pulmonary artery
-    # per modality: fixed limits in source units, or percentiles of each volume (ours)
+    # per modality: fixed limits in source units, or percentiles of each crop (ours)
     d.windows = (("fixed", -800.0, 800.0), ("percentile", 0.5, 99.5))
     d.spacing_mm = (1.5, 1.5, 1.5)  # z, y, x of the training grid (5.1)
     d.shape = (86, 112, 112)  # z, y, x voxels of the training crop (5.1)
@@ -128,12 +130,13 @@ def fields() -> ConfigDict:
     c.judge = j = ConfigDict()
     j.epochs = 100  # constant for half of them, then linear to 0
     j.rate = 2e-4
-    j.seed = 1000  # of their own: a run whose segmentors began as its judges would please them
+    # Apart from `seed`: segmentors that began as the judges did would agree with them for no reason
+    j.seed = 1000
 
     # --- how it is computed
     c.compute = k = ConfigDict()
-    # Of convolutions, or "bfloat16"; parameters, statistics and losses stay float32. What float32
-    # ones multiply accelerators round (to TF32 or bfloat16), unless the environment says
+    # Of convolutions, or "bfloat16"; parameters, statistics and losses stay float32. In float32,
+    # accelerators still round factors (to TF32 or bfloat16), unless the environment says
     # JAX_DEFAULT_MATMUL_PRECISION=highest
     k.dtype = "float32"
     k.lowering = "auto"  # "native" (GPU, TPU), "folded" (CPU), "auto" by platform; "plain" (ops.py)
@@ -151,12 +154,13 @@ PRESETS = {
         "data.spacing_mm": (4.0, 4.0, 4.0),
         "data.shape": (32, 40, 40),
         "model.filters": 8,
-        # Hundreds of updates instead of ten thousands, so rates are higher and gamma is 5: with the
-        # paper's 1, segmentors that learn from G's fakes come to accept whatever it makes sooner
-        # than it learns to please them. At first they rest, and know real volumes only.
+        # Hundreds of updates instead of ten thousands, so G's rate is higher (D's is lower once all
+        # move) and gamma is 5: with the paper's 1, segmentors that learn from G's fakes come to
+        # accept whatever it makes sooner than it learns to please them. At first they rest, and
+        # know real volumes only.
         "loss.shape": 5.0,
-        # For the same reason they hear little of synthetic volumes: at a third, like the others, G
-        # and S agree on what the judges do not, the more the longer all move.
+        # For the same reason synthetic volumes weigh little in S's loss: with equal weights, G and
+        # S come to agree on volumes that the judges cannot segment, the more the longer they train.
         "loss.seg_real": 0.6,
         "loss.seg_fake": 0.1,
         "loss.seg_rec": 0.3,

@@ -4,7 +4,7 @@ The S-score of a synthetic volume is the Dice of a judge, a segmentor trained on
 that modality alone, against the labels of the volume that it was translated from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -33,9 +33,9 @@ class Forward:
     seg_loss(tree, image, label): the cross-entropy of Eq. 2.
     """
 
-    translate: object
-    segment: object
-    seg_loss: object
+    translate: Callable
+    segment: Callable
+    seg_loss: Callable
 
 
 def make_forward(nets: Players) -> Forward:

@@ -5,8 +5,11 @@ what comes of it. So a half needs the networks of both domains, and nothing of w
 other domain's volumes. The two are computed in turn by one device, or at once by two: then each
 device has the networks of its home, and lends them to the other.
 
-What there is of each home is a dict over the homes at hand: both of them (`Both`, the domains), or
-the one that this device has (`One`).
+For home A: x_A becomes fake_B = G_B(x_A), which D_B and S_B judge *there*, and rec_A = G_A(fake_B),
+which is compared with x_A *here*.
+
+What there is of each home is a dict over the homes at hand: both of them (`BothHomes`, the
+domains), or the one that this device has (`OneHome`).
 """
 
 from collections.abc import Callable
@@ -35,35 +38,54 @@ class Pair(NamedTuple):
     there: object
 
 
-class Both:
-    """Both homes are at hand: one program does it all."""
+class Homes:
+    """The homes at hand to a program, as it reaches the other domain's half of the work."""
 
     def swap(self, by_home: dict) -> dict:
         """For each home what the other one has."""
-        return {home: by_home[other(home)] for home in by_home}
+        raise NotImplementedError
 
     def total(self, tree):
-        """The sum over homes of what was summed over those at hand: the same."""
-        return tree
+        """The sum over both homes of what was summed over those at hand."""
+        raise NotImplementedError
 
     def volumes(self, batch: dict) -> dict:
         """Of a batch's {"A": ..., "B": ...} what the homes at hand need."""
-        return batch
+        raise NotImplementedError
 
     def pools(self, pools: dict) -> dict:
         """Where fakes go that were made from a home's volumes: they look like the other domain."""
-        return self.swap(pools)
+        raise NotImplementedError
 
     def key(self, key: Array, home: str) -> Array:
         """A key for the pool that takes a home's fakes."""
+        raise NotImplementedError
+
+
+class BothHomes(Homes):
+    """Both are at hand: one program does it all."""
+
+    def swap(self, by_home: dict) -> dict:
+        return {home: by_home[other(home)] for home in by_home}
+
+    def total(self, tree):
+        return tree
+
+    def volumes(self, batch: dict) -> dict:
+        return batch
+
+    def pools(self, pools: dict) -> dict:
+        return self.swap(pools)
+
+    def key(self, key: Array, home: str) -> Array:
         return jax.random.fold_in(key, DOMAINS.index(other(home)))
 
 
-BOTH = Both()
+BOTH = BothHomes()
 
 
-class One(Both):
-    """One home is at hand, and a device (or a row of them) along `HOME` has the other."""
+class OneHome(Homes):
+    """One is at hand, and a device (or a row of them) along `HOME` has the other."""
 
     def swap(self, by_home: dict) -> dict:
         flat, restore = ravel_pytree(by_home)  # one message instead of one an array
@@ -83,7 +105,7 @@ class One(Both):
         return jax.random.fold_in(key, 1 - lax.axis_index(HOME))
 
 
-def pairs(homes: Both, trees: dict | None) -> dict[str, Pair] | None:
+def pairs(homes: Homes, trees: dict | None) -> dict[str, Pair] | None:
     """Both domains' networks of one kind, from each home at hand."""
     if trees is None:
         return None
@@ -96,9 +118,9 @@ def has_homes(mesh: Mesh | None) -> bool:
     return mesh is not None and mesh.shape[HOME] > 1
 
 
-def homes_of(mesh: Mesh | None) -> Both:
+def homes_of(mesh: Mesh | None) -> Homes:
     """The homes at hand to each device's program."""
-    return One() if has_homes(mesh) else BOTH
+    return OneHome() if has_homes(mesh) else BOTH
 
 
 # The state of a run over two homes: arrays of both, one behind the other, under the key `HERE`.

@@ -22,11 +22,6 @@ from cyclesh.workdir import CHECKPOINTS
 VERSION = 1  # raise it when training makes another judge of the same data and fields
 
 
-def translates(config: ConfigDict) -> bool:
-    """Whether a run has generators, and so an S-score (a baseline has none)."""
-    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
-
-
 def has_finished(run: Run) -> bool:
     """Whether the whole schedule was trained and saved."""
     folder = run.workdir / CHECKPOINTS

@@ -108,27 +108,19 @@ def loop(
         row = {"step": step, "epoch": step / run.epoch_steps, "phase": phase.name}
         row |= settle(run, pending, out)
         pending = None
-        if validates or saves:
+        if saves:
             kept = kept_state(current, run.mesh)
         if validates:
-            params = kept.params if run.mesh is None else on_one_device(kept.params)
-            gen = params.gen if run.has_learned("gen", step) else None
-            model = Model(forward, gen, params.seg, judge)
+            model = model_of(run, kept.params, step, forward, judge)
             row |= from_first(partial(validated, run, model, out.log, step))
         row["wall_s"] = time.time() - begin
         if logs:
             out.log.write(row)
             out.progress.logged(row)
         if saves:
-            meta = {
-                "step": step,
-                "store": run.store.sha256,
-                "skipped": out.skips.count,
-                "commits": list(out.commits),
-                "learned": [name for name in Players._fields if run.has_learned(name, step)],
-            }
-            out.checkpoints.save(step, as_trees(kept), meta, validation_score(run, row))
-        kept = params = gen = model = None  # copied by now: with homes it is a whole state more
+            save(run, kept, step, row, out)
+        # Freed before the next step: with a device for each home it is a state in addition.
+        kept = model = None
         if step >= run.total_steps or stalled(run, out.log.rows):
             break
         if stop:
@@ -163,6 +155,28 @@ def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str
         values["run/skipped"] = out.skips.count
     out.progress.advance(phase.name, values)
     return values
+
+
+def model_of(
+    run: Run, params: Players, step: int, forward: evaluate.Forward, judge: dict | None
+) -> Model:
+    """What a validation scores: the networks that have learned something by then."""
+    if run.mesh is not None:
+        params = on_one_device(params)
+    gen = params.gen if run.has_learned("gen", step) else None
+    return Model(forward, gen, params.seg, judge)
+
+
+def save(run: Run, kept: TrainState, step: int, row: dict, out: Outputs) -> None:
+    """A checkpoint of a step, and what is to be known of it."""
+    meta = {
+        "step": step,
+        "store": run.store.sha256,
+        "skipped": out.skips.count,
+        "commits": list(out.commits),
+        "learned": [name for name in Players._fields if run.has_learned(name, step)],
+    }
+    out.checkpoints.save(step, as_trees(kept), meta, validation_score(run, row))
 
 
 def validated(run: Run, model: Model, log: RunLog, step: int) -> dict[str, float]:

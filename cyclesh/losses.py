@@ -17,12 +17,12 @@ def least_squares(scores: Array, target: float) -> Array:
     return jnp.square(scores.astype(jnp.float32) - target).mean()
 
 
-def l1(x: Array, y: Array) -> Array:
+def l1(image: Array, target: Array) -> Array:
     """Mean absolute difference over all voxels: the norm of Eq. 1 (and of the identity loss).
 
-    x, y: (b, z, y, x, 1).
+    image, target: (b, z, y, x, 1).
     """
-    return jnp.abs(x.astype(jnp.float32) - y.astype(jnp.float32)).mean()
+    return jnp.abs(image.astype(jnp.float32) - target.astype(jnp.float32)).mean()
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:

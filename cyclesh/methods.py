@@ -5,11 +5,11 @@ baseline   S       real                         -       Baseline (R); on all dat
 gan        G D     -                            0       pre-training; "G w/o SC" of Table 1
 cyclegan   G D     -                            0       Figure 3: gan with the generator criticised
 ada        S       1/2 real, 1/4 fake, 1/4 rec  -       ADA (R+S): offline augmentation, G frozen
-joint      G D S   real, fake, rec              its own ours; "G w/ SC" of Table 1
+joint      G D S   real, fake, rec              preset  ours; "G w/ SC" of Table 1
 
-Keys are fields of the config; whatever is not named here is common to all methods, but for gamma
-(`loss.shape`: the paper's 1) and for what the segmentors' loss weighs (`loss.seg_*`: all alike),
-which only `joint` leaves as they are: the default's unless a preset has others.
+A method sets the fields of the config that it names in METHODS; all others are common. Only `joint`
+names neither gamma (`loss.shape`) nor the weights in S's loss (`loss.seg_*`): it takes those of the
+preset, by default the paper's gamma of 1 and equal weights.
 """
 
 

@@ -1,8 +1,9 @@
-"""The six networks of the paper's section 4.1: UNet (generators and segmentors) and PatchGAN.
+"""The networks: section 4.1's UNet (generators and segmentors) and PatchGAN, CycleGAN's ResNet.
 
 A network is a Flax module used as a pure function, ``network.apply({"params": tree}, volume)``;
-both domains share one module and differ in their parameter trees. Layers know nothing of speed:
-that lives in `ops`, and in `halo` where a volume is spread over devices.
+both domains share one module and differ in their parameter trees. How a layer is computed fast is
+in `ops`, and in `halo` where a volume is spread over devices: layers only hand on `lowering`,
+`remat` and `mesh`.
 """
 
 import itertools
@@ -67,20 +68,26 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array | tuple[Array, ...]) -> Array:
+        """(b, z, y, x, c) -> (b, z', y', x', features) in ``dtype``.
+
+        A tuple stands for its parts joined along c; with ``up`` there is one part.
+        """
         parts = x if isinstance(x, tuple) else (x,)
         channels = sum(part.shape[-1] for part in parts)
         shape = (*(self.kernel_size,) * 3, channels, self.features)
         kernel = self.param("kernel", nn.initializers.zeros, shape).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         if self.up:
-            y = halo.upsample_conv3d(parts[0], kernel, lowering=self.lowering, mesh=self.mesh)
+            (part,) = parts
+            y = halo.upsample_conv3d(part, kernel, lowering=self.lowering, mesh=self.mesh)
         else:
             y = halo.conv3d(
                 parts, kernel, stride=self.stride, lowering=self.lowering, mesh=self.mesh
             )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            # Added before it is rounded: its gradient sums all voxels, which bfloat16 cannot.
+            # Added in float32 and rounded then: its gradient is a sum over all voxels, for which
+            # bfloat16 is too coarse.
             y = (y + bias).astype(self.dtype)
         return y
 
@@ -98,6 +105,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array | tuple[Array, ...]) -> Array:
+        """As `Conv`."""
         normed = self.norm_epsilon is not None
         # InstanceNorm subtracts whatever a bias adds, so a bias before it would never learn.
         x = self.conv(self.features, stride=self.stride, up=self.up, use_bias=not normed)(x)
@@ -109,8 +117,8 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """3D U-Net: two 3x3x3 convolutions a level, long skips, nearest up + convolution (4.1).
 
-    Any grid size works: the volume is padded to a multiple of 2**depth and cropped back here and
-    nowhere else (the paper's own 86x112x112 is not divisible by 8).
+    Any grid size works: the volume is padded to a multiple of 2**depth, its far faces repeated,
+    and the result cropped back (the paper's own 86x112x112 is not divisible by 8).
     """
 
     out_channels: int

@@ -53,7 +53,7 @@ def score_model(run: Run, model: Model, split: str, checkpoint: dict, wall_s: fl
     return results
 
 
-def rescored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
+def load_scored(run: Run, judge: dict | None, cases_of: str = "") -> Scored:
     """What a report shows of a run that was scored before; of one under way, its validation.
 
     Nothing is written. `cases_of` names another split than the results' to take the cases from.

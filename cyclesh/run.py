@@ -190,9 +190,7 @@ def order_seed(config: ConfigDict) -> int:
 def subset_of(config: ConfigDict, store: Store | Roster) -> Subset:
     """The training volumes; none of them only to be translated where nothing is."""
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
-    phases = state.make_phases(config)
-    translates = any("gen" in phase.moves or phase.reads_translations for phase in phases)
-    return subset if translates else replace(subset, source=subset.real)
+    return subset if state.translates(config) else replace(subset, source=subset.real)
 
 
 def real_subjects(run: Run) -> list[str]:

@@ -66,23 +66,28 @@ class Phase:
         return 3 * len(reads) + (2 if set(reads) - {"real"} else 0)
 
 
+def translates(config) -> bool:
+    """Whether a run's method has generators, and so an S-score (a baseline has none)."""
+    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
+
+
 def make_phases(config) -> tuple[Phase, ...]:
     """The run's phases in order, those of zero epochs left out (paper 4.2).
 
-    Nothing is pre-trained that the method then has no use for, or (unless `init_pretrain`) that
-    comes from another run, generators with their discriminators; and generators without shape
-    consistency have none from the start.
+    Networks are pre-trained only if the method uses them and, unless `init_pretrain`, `init` does
+    not give them (G counts as given only with D, where D moves). Where the method's gamma is 0, so
+    is that of G's pre-training.
     """
     loss, schedule = config.loss, config.schedule
     real_only = {"real": 1.0, "fake": 0.0, "rec": 0.0}
     reads = {kind: loss[f"seg_{kind}"] for kind in real_only}
     moves = set(config.moves)
     segments = "seg" in moves or bool(loss.shape)
-    translates = "gen" in moves or bool(reads["fake"] or reads["rec"])
     given = {name for name, workdir in config.init.items() if workdir and not config.init_pretrain}
-    seg_ready, gen_ready = "seg" in given, "gen" in given and not moves & ({"disc"} - given)
-    seg_epochs = schedule.pretrain_seg_epochs if segments and not seg_ready else 0
-    gan_epochs = schedule.pretrain_gan_epochs if translates and not gen_ready else 0
+    seg_given = "seg" in given
+    gan_given = "gen" in given and ("disc" in given or "disc" not in moves)
+    seg_epochs = schedule.pretrain_seg_epochs if segments and not seg_given else 0
+    gan_epochs = schedule.pretrain_gan_epochs if translates(config) and not gan_given else 0
     gan_shape = schedule.pretrain_gan_shape if loss.shape else 0.0
     phases = (
         Phase("pretrain_seg", ("seg",), seg_epochs, real_only, 0.0),
@@ -133,7 +138,7 @@ def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
             mesh=mesh,
             **common,
         )
-    else:
+    elif model.generator == "resnet":
         gen = networks.ResNetGenerator(
             blocks=model.residual_blocks,
             conv=conv,
@@ -141,6 +146,8 @@ def make_networks(config, classes: int, mesh: Mesh | None = None) -> Players:
             dtype=compute.dtype,
             **common,
         )
+    else:
+        raise ValueError(f"model.generator={model.generator!r}")
     seg = networks.UNet(
         classes,
         conv=conv,

@@ -23,14 +23,14 @@ from jax import Array
 
 from cyclesh import losses
 from cyclesh.domains import Made, Volumes, per_domain
-from cyclesh.homes import BOTH, Both, Pair, pairs
+from cyclesh.homes import BOTH, Homes, Pair, pairs
 from cyclesh.runtime.pool import push_and_sample
 from cyclesh.state import Phase, Players, TrainState
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of Eq. 3 that do not change with the phase."""
+    """The losses' weights that do not change with the phase."""
 
     cycle: float  # lambda
     identity: float  # CycleGAN's identity loss; the paper has none
@@ -52,12 +52,12 @@ def translate(gen: Callable, nets: dict[str, Pair], source: dict[str, Volumes]) 
     return {home: there_and_back(gen, nets[home], source[home].image) for home in source}
 
 
-def volumes_at(homes: Both, arrays: dict) -> dict[str, Volumes]:
+def volumes_at(homes: Homes, arrays: dict) -> dict[str, Volumes]:
     """One kind of a batch's volumes, of each home at hand."""
     return {home: Volumes(*pair) for home, pair in homes.volumes(arrays).items()}
 
 
-def networks_at(homes: Both, params: Players) -> Players:
+def networks_at(homes: Homes, params: Players) -> Players:
     """All networks as each home at hand sees them."""
     return Players(*(pairs(homes, trees) for trees in params))
 
@@ -169,7 +169,12 @@ class Updated(NamedTuple):
 
 
 def update(
-    loss: Callable, tx: optax.GradientTransformation, nets: dict[str, Pair], opt, homes: Both, *args
+    loss: Callable,
+    tx: optax.GradientTransformation,
+    nets: dict[str, Pair],
+    opt,
+    homes: Homes,
+    *args,
 ) -> Updated:
     """One optimiser step on ``loss(nets, *args) -> (total, (made, terms))``.
 
@@ -189,7 +194,7 @@ def update(
     return Updated(optax.apply_updates(params, updates), opt, total, terms, norm, made)
 
 
-def through_pools(homes: Both, pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
+def through_pools(homes: Homes, pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
     """Each home's fakes into the history pool of the domain that they look like, and as many out.
 
     Returns: the pools, and the fakes by home.
@@ -229,18 +234,18 @@ def make_step(
     weights: Weights,
     seed: int | Array,
     skip_nonfinite: bool = False,
-    homes: Both = BOTH,
+    homes: Homes = BOTH,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The step of a phase: (state, batch) -> (state, metrics), pure, not yet jitted.
 
-    A batch is {"real": {"A": Volumes, "B": Volumes}, "source": {"A": ..., "B": ...}}: ``real``
+    A batch is {"real": {"A": (image, label), "B": ...}, "source": {"A": ..., "B": ...}}: ``real``
     volumes train S and D as what they are, ``source`` volumes are translated. They are the same
     volumes unless the data has source-only volumes (the paper's S2) or a limit on how many are
-    translated.
+    translated. (Its "seed", if any, is not read here, but by `compiling.pure_step`.)
 
     Metrics are float32 scalars named player/term; "total" is the weighted sum that is descended,
-    "grad" the norm of its gradient. "finite" tells whether all of them are; with
-    ``skip_nonfinite``, a step where they are not changes nothing but the step's number.
+    "grad" the norm of its gradient, before it is clipped. "finite" (bool): every one of them is;
+    with ``skip_nonfinite``, a step where one is not changes nothing but the step's number.
     """
     apply = applied(nets)
 

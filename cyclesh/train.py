@@ -15,10 +15,10 @@ from cyclesh import reports, settings
 from cyclesh.cache import cache_folder, held
 from cyclesh.data.locate import open_store
 from cyclesh.errors import UserError
-from cyclesh.judges import get_judges, translates
+from cyclesh.judges import get_judges
 from cyclesh.loop import fit
 from cyclesh.reports import Scored
-from cyclesh.results import RESULTS, kept_checkpoints, rescored, score
+from cyclesh.results import RESULTS, kept_checkpoints, load_scored, score
 from cyclesh.run import (
     Run,
     build_run,
@@ -34,6 +34,7 @@ from cyclesh.run import (
 )
 from cyclesh.runtime.devices import cores_are_devices, set_up_training
 from cyclesh.runtime.distributed import from_first, is_first
+from cyclesh.state import translates
 from cyclesh.workdir import read_config
 
 
@@ -54,8 +55,8 @@ def train(
     quiet = quiet or not is_first()
     store = open_store(config, progress=not quiet)
     run = build_run(config, workdir, store)
-    devices = 1 if run.mesh is None else run.mesh.size  # UserError, before anything is written
-    check_init(config, workdir, run.state_shapes.params)  # by all processes: they wait in it
+    devices = 1 if run.mesh is None else run.mesh.size  # may refuse, before anything is written
+    check_init(config, workdir, run.state_shapes.params)  # by all processes: it holds a barrier
     check_parents(run)
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(alone(run)))
@@ -66,15 +67,15 @@ def train(
                 print(line, file=sys.stderr)
         judge = cache(lambda: get_judges(config, store, quiet) if translates(config) else None)
         last_step = fit(run, judge, quiet, verbose)
-        _, best = kept_checkpoints(run)  # by all processes: they wait in it
-        results = from_first(lambda: scored_at(run, (best, last_step), quiet))
+        _, best = kept_checkpoints(run)  # by all processes: it holds a barrier
+        results = from_first(lambda: finished_results(run, (best, last_step), quiet))
         return results or score(run, judge(), "test", "best", wall_s=time.time() - begin)
 
 
 @contextmanager
 def alone(run: Run) -> Iterator[None]:
     """Make the workdir this run's, and this process the only one that trains there."""
-    check_data(run)
+    check_data(run)  # before a folder is made; `claim` asks again, as this may wait for another run
     make_workdir(run.workdir)
     busy = (
         f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"
@@ -91,7 +92,7 @@ def claim(run: Run) -> None:
     record_data(run)
 
 
-def scored_at(run: Run, best_and_last: tuple[int, int], quiet: bool) -> dict | None:
+def finished_results(run: Run, best_and_last: tuple[int, int], quiet: bool) -> dict | None:
     """The best checkpoint's test results of a run that was finished before; None where none are."""
     finished = run.workdir / RESULTS
     if not finished.exists():
@@ -129,13 +130,13 @@ def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False)
     """
     set_up_training(cache_folder("compiled"))
 
-    def scored(folder: Path, cases_of: str = "") -> Scored:
+    def load(folder: Path, cases_of: str = "") -> Scored:
         config = read_config(folder)
         run = build_run(config, folder, open_store(config, progress=not quiet))
         check_data(run)
         judge = get_judges(config, run.store, quiet, train=False) if translates(config) else None
-        return rescored(run, judge, cases_of)
+        return load_scored(run, judge, cases_of)
 
-    shown = scored(Path(workdir))
+    shown = load(Path(workdir))
     split = shown.results["scored_split"]
-    return reports.write(shown, scored(Path(compare), split) if compare else None)
+    return reports.write(shown, load(Path(compare), split) if compare else None)

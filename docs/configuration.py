@@ -17,9 +17,9 @@ INTRODUCTION = """\
 
 Every field of a run. `--config.any.field=value` sets it, `--config=configs/NAME.py:key=value` sets
 the most used ones by short names (README, "Configs, keys and modes"). The default is the paper's
-value where the paper gives one (the number in brackets is its section) and otherwise "ours". A
-preset, then the method, then the command line change it, in this order; `config.json` of the run's
-folder has the outcome.
+value where the paper gives one (the number in brackets is its section) and otherwise "ours"; only
+pre-training and the early stop, which the paper has, are off. A preset, then the method, then the
+command line change it, in this order; `config.json` of the run's folder has the outcome.
 """
 METHODS_NOTE = """\
 ## Methods

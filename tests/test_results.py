@@ -43,7 +43,7 @@ def test_a_run_is_finished_by_its_best_checkpoint_s_test_scores(
     """Others may have been scored since, on request."""
     found = {"checkpoint": {"step": step, "last_step": last}, "scored_split": split}
     (tmp_path / RESULTS).write_text(json.dumps(found))
-    told = train.scored_at(SimpleNamespace(workdir=tmp_path), (4, 8), quiet=True)
+    told = train.finished_results(SimpleNamespace(workdir=tmp_path), (4, 8), quiet=True)
     assert told == (found if finished else None)
 
 
