@@ -204,10 +204,13 @@ def dry_run(
     only: Sequence[str] = OUTPUTS,
     launch: str = "here",
     jobs: int = 1,
+    publish_in: str | Path = "",
 ) -> str:
     """What `reproduce` (or, with ``launch`` "slurm", `submit`) would do; nothing is done."""
     workdir, plan, shares = Path(workdir), plan_for(config), divide(jobs)
     check_workdir(config, workdir)
+    if publish_in:
+        records.check_published(plan, workdir, Path(publish_in))
     return describe(plan, workdir, check_outputs(only), shares, launch)
 
 

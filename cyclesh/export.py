@@ -15,7 +15,7 @@ from cyclesh.deployed import Deployed, as_export, load
 from cyclesh.errors import UserError
 from cyclesh.results import RESULTS
 from cyclesh.weights import WEIGHTS, to_bytes
-from cyclesh.workdir import CONFIG, DATA, EXPORT, read_config, read_json
+from cyclesh.workdir import CONFIG, DATA, EXPORT, read_as, read_config, read_json
 
 CARD = "README.md"
 FILES = {WEIGHTS, CONFIG, CARD}
@@ -32,6 +32,8 @@ def export(
     Raises UserError where there is no trained model, or `target` holds anything but an export.
     """
     workdir, target = Path(workdir), Path(target).absolute()
+    if target.is_symlink():  # what is built beside it takes its place by a rename
+        target = target.resolve()
     _require_free(target)
     config = settings.to_json(read_config(workdir))
     model = load(workdir, checkpoint)
@@ -51,7 +53,9 @@ def _scores(workdir: Path, model: Deployed) -> dict | None:
     if not (workdir / RESULTS).exists():
         return None
     results = read_json(workdir / RESULTS)
-    return results if results["checkpoint"]["step"] == model.provenance["checkpoint"] else None
+    with read_as(workdir / RESULTS, "the results of a run; score it again with --mode=evaluate"):
+        step = results["checkpoint"]["step"]
+    return results if step == model.provenance["checkpoint"] else None
 
 
 def _require_free(target: Path) -> None:

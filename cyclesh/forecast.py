@@ -16,6 +16,7 @@ from cyclesh.data.store import Store
 from cyclesh.run import (
     build_run,
     check_data,
+    check_held_out,
     check_init,
     check_parents,
     check_workdir,
@@ -47,6 +48,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     check_workdir(config, workdir)
     data, description = foresee(config)
     listed = list_volumes(config)
+    check_held_out(listed)
     one_pass = subset_of(config, listed).epoch_steps(config.batch)
     epoch = config.schedule.epoch_steps or one_pass
     if isinstance(listed, Store):

@@ -222,7 +222,7 @@ def reproduce() -> int:
         config, command = need_config(), shlex.join(["python", "-m", "cyclesh.main", *sys.argv[1:]])
         folder = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir("reproduce")
     if FLAGS.dry_run:
-        print(experiments.dry_run(config, folder, only, FLAGS.launch, FLAGS.jobs))
+        print(experiments.dry_run(config, folder, only, FLAGS.launch, FLAGS.jobs, FLAGS.output))
         return 0
     if FLAGS.launch == "slurm":
         print("\n".join(experiments.submit(config, folder, only, command)))
@@ -442,8 +442,8 @@ def command() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # files' names may be of any bytes
     exit_status = run()
     if exit_status:  # at once: what is called at exit would fail again, and say so
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         os._exit(exit_status)
 
 

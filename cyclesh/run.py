@@ -154,13 +154,7 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
     Raises UserError where the store cannot give what the config asks for, or has nothing to
     validate or to test on.
     """
-    for modality in store.description.modalities:
-        for split in ("val", "test"):
-            if not store.select(modality, split):
-                raise UserError(
-                    f"{store.root}: no {split} volumes of {modality}; training needs some of each "
-                    "modality, see split in dataset.json"
-                )
+    check_held_out(store)
     subset = subset_of(config, store)
     augment = Augment(**config.augment.to_dict())
     epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
@@ -174,6 +168,17 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
         phases=state.make_phases(config),
         epoch_steps=epoch_steps,
     )
+
+
+def check_held_out(store: Store | Roster) -> None:
+    """Raises UserError where a modality has nothing to validate or to test on."""
+    for modality in store.description.modalities:
+        for split in ("val", "test"):
+            if not store.select(modality, split):
+                raise UserError(
+                    f"{store.root}: no {split} volumes of {modality}; training needs some of each "
+                    "modality, see split in dataset.json"
+                )
 
 
 def order_seed(config: ConfigDict) -> int:
@@ -340,12 +345,28 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[Callable[[], TrainS
 
 
 def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
-    """By player, the networks that a run starts from: of the workdirs that `init` names."""
-    return {
-        name: load_tree(Path(workdir), config.init_checkpoint, name, getattr(shapes, name))
-        for name, workdir in config.init.items()
-        if workdir
-    }
+    """By player, the networks that a run starts from: of the workdirs that `init` names.
+
+    Raises UserError for networks that no step has trained yet, besides what `load_tree` refuses.
+    """
+    which, trees = config.init_checkpoint, {}
+    for name, workdir in config.init.items():
+        if workdir:
+            trees[name] = load_tree(Path(workdir), which, name, getattr(shapes, name))
+            require_learned(Path(workdir), which, name)
+    return trees
+
+
+def require_learned(workdir: Path, which: str, name: str) -> None:
+    """Raises UserError where a checkpoint's networks are still as they were drawn."""
+    with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
+        step = checkpoints.resolve(which)
+        learned = checkpoints.meta(step).get("learned", Players._fields)
+    if name not in learned:
+        raise UserError(
+            f"{workdir}: checkpoint {step} was saved before its {name} networks were trained; "
+            "train that run further"
+        )
 
 
 def check_init(config: ConfigDict, workdir: Path, shapes: Players) -> None:
@@ -413,13 +434,18 @@ def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
     """
     with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.resolve(which)
+        if not (workdir / CHECKPOINTS / str(step) / name).is_dir():
+            raise UserError(
+                f"{workdir}: checkpoint {step} has no {name} networks; name another run"
+            )
         try:
             fits = checkpoints.holds(step, name, shapes)
             tree = checkpoints.restore(step, **{name: shapes})[name] if fits else None
         except Exception as error:  # orbax raises whatever its file formats raise
             raise UserError(
                 f"{workdir}: checkpoint {step} cannot be read ({first_line(error)}); "
-                "try --checkpoint=last"
+                "try the last one: --checkpoint=last, or for networks to start from "
+                "--config.init_checkpoint=last"
             ) from None
     if tree is None:
         raise UserError(

@@ -220,6 +220,12 @@ def _validate_method(config: ConfigDict, require: Callable) -> None:
         "schedule.metric",
         f"{config.method} does not train the networks that it judges; use another",
     )
+    judged = "seg" in moves and ("gen" in moves or loss.seg_fake or loss.seg_rec)
+    require(
+        not judged or config.init.seg or config.seed != config.judge.seed,
+        "seed",
+        "the judges have it, and segmentors that begin as they did would please them: use another",
+    )
     shaped = loss.shape and schedule.pretrain_gan_shape and schedule.pretrain_gan_epochs
     require(
         not shaped or bool(schedule.pretrain_seg_epochs or config.init.seg),

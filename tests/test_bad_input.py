@@ -388,6 +388,15 @@ COMMANDS = {
     "a start from what is no run": (
         f"{CONFIG}:tiny --quiet --workdir=NEW --config.init.seg=EMPTY", "has no checkpoints",
     ),
+    "a start from networks that a run has not": (
+        f"{CONFIG}:tiny --quiet --workdir=NEW --config.init.disc=WORK", "has no disc networks",
+    ),
+    "segmentors that begin as their judges": (
+        f"{CONFIG}:tiny,seed=1000 --workdir=NEW", "the judges have it",
+    ),
+    "the paper with a preset of one's own": (
+        f"--mode=reproduce --dry_run {CONFIG}:tiny --config.preset=mine", "preset is mine",
+    ),
     "a start from other networks": (
         f"{CONFIG}:tiny,filters=3 --quiet --workdir=NEW --config.init.seg=WORK", "other seg networ",
     ),

@@ -176,6 +176,9 @@ def test_the_card_has_the_scores_of_this_checkpoint_only(workdir, tmp_path):
     assert "On the test split (5 CT volumes)" in card and "0.750" in card
     (run / "results.json").write_text(json.dumps(SCORES | {"checkpoint": {"step": STEP + 1}}))
     assert "has not been scored" in card_of(run, tmp_path)
+    (run / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="results.json: is not the results of a run"):
+        card_of(run, tmp_path)
 
 
 def test_the_card_names_whose_data_and_how_many(workdir, tmp_path):
@@ -207,6 +210,15 @@ def test_a_foreign_folder_is_not_overwritten(workdir, exported, tmp_path):
             export(workdir, target)
         assert contents(target) == before
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "mixed"}
+
+
+def test_an_export_behind_a_link_is_replaced_there(workdir, exported, tmp_path):
+    model, link = Path(shutil.copytree(exported, tmp_path / "model")), tmp_path / "link"
+    (model / "README.md").write_text("an older card")
+    link.symlink_to("model")
+    export(workdir, link)
+    assert link.is_symlink() and contents(model) == contents(exported)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "link"}
 
 
 def test_a_failing_disk_leaves_the_old_export(workdir, exported, tmp_path, monkeypatch):

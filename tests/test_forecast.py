@@ -14,6 +14,7 @@ from cyclesh.data.store import Store
 from cyclesh.errors import UserError
 from cyclesh.run import build_run, make_workdir, record_data, subset_of
 from cyclesh.state import count_parameters
+from tests.scan_files import BALLS, write_raw
 from tests.tiny_runs import tiny_config
 from tests.tiny_store import SHAPE, write_store
 
@@ -134,6 +135,19 @@ def test_preview_refuses_what_a_store_cannot_give(tmp_path):
     with pytest.raises(UserError, match="was trained on ct_., which this run holds out"):
         forecast.preview(config, tmp_path / "run")
     assert {*tmp_path.rglob("*")} - {*before} == {parent.workdir, parent.workdir / "data.json"}
+
+
+def test_preview_refuses_what_names_alone_tell_of_a_raw_folder(tmp_path):
+    raw, config = write_raw(tmp_path / "raw"), tiny_config("joint")
+    split = {"train": [], "val": ["ct_train_1", "mr_train_1"], "test": ["ct_train_2"]}
+    split["train"] = ["ct_train_3", "ct_train_4", "mr_train_2", "mr_train_3", "mr_train_4"]
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json() | {"split": split}))
+    config.data.path = str(raw)
+    with pytest.raises(UserError, match="no test volumes of mr"):
+        forecast.preview(config, tmp_path / "run")
+    (raw / "ct_train" / "ct_train_1_label.nii.gz").unlink()
+    with pytest.raises(UserError, match="ct_train_1_image.nii.gz: has no label"):
+        forecast.preview(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,10 @@ def test_a_disk_that_takes_no_more_is_one_line(number, advice, capsys):
     told, words = capsys.readouterr().err, os.strerror(number)
     assert told.startswith(f"cyclesh: out/store: cannot be written ({words}); {advice}")
     assert told.count("\n") == 1
+
+
+def test_without_an_output_it_ends_by_its_status_all_the_same(tmp_path):
+    command = f'"{sys.executable}" -m cyclesh.main --mode=prepare >&- 2>"{tmp_path}/said"'
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60)
+    said = (tmp_path / "said").read_text()
+    assert done.returncode == 2 and "Traceback" not in said and "--config" in said

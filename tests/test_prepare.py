@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -133,11 +134,24 @@ def test_other_inputs_need_another_store(raw, tmp_path):
 def test_existing_folders(raw, tmp_path):
     (tmp_path / "empty").mkdir()
     assert run(raw, tmp_path / "empty").root == tmp_path / "empty"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    run(raw, tmp_path / "link")
+    assert Store.open(tmp_path / "elsewhere").volumes and (tmp_path / "link").is_symlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="is no prepared store"):
         run(raw, tmp_path / "mine")
     assert content(tmp_path / "mine") == {Path("thesis.txt"): b"precious"}
+
+
+def test_a_place_that_a_folder_cannot_take_is_told(raw, tmp_path, monkeypatch):
+    def busy(source, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr("cyclesh.data.prepare.os.rename", busy)
+    with pytest.raises(UserError, match=f"{tmp_path / 's'}: cannot be put in place"):
+        run(raw, tmp_path / "s")
 
 
 @pytest.mark.parametrize("file", ["s.partial", "s.partial/volumes", "file"])

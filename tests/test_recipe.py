@@ -33,7 +33,7 @@ def test_it_is_foretold_and_nothing_is_done(raw, tmp_path):
     assert lines[3].split() == ["train", "val", "test", "window"]
     assert lines[4].split(maxsplit=4) == ["ct", "2", "1", "1", "-500 to 500"]
     assert lines[5].split(maxsplit=4)[:4] == ["mr", "2", "1", "1"]
-    assert lines[5].endswith("percentiles 0.5 to 99.5 of each volume")
+    assert lines[5].endswith("percentiles 0.5 to 99.5 of each crop")
     assert tree(tmp_path) == before
 
 
@@ -80,6 +80,18 @@ def test_a_finished_store_is_told_and_one_of_other_inputs_refused(raw, tmp_path)
 def test_windows_in_words():
     assert window_in_words(("fixed", -800.0, 800.0)) == "-800 to 800"
     assert window_in_words(("percentile", 0.5, 99.5)).startswith("percentiles 0.5 to 99.5")
+
+
+def test_a_fold_of_a_stated_split_is_refused(raw, tmp_path, capfd):
+    names = [f"{m}_train_{i}" for m in ("ct", "mr") for i in range(1, 5)]
+    split = {"train": names[::4], "val": names[1::4], "test": names[2::4] + names[3::4]}
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json() | {"split": split}))
+    command = (
+        "--mode=prepare", "--config=configs/joint.py", f"--input={raw}",
+        f"--output={tmp_path / 's'}", "--dry_run",
+    )  # fmt: skip
+    assert call(capfd, *command).status == 0
+    require_one_clear_line(call(capfd, *command, "--fold=2"), "--fold=2: ")
 
 
 def test_a_dry_run_of_the_command_makes_nothing(raw, tmp_path, capfd):

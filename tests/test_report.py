@@ -272,6 +272,14 @@ def test_a_baseline_has_no_generators_and_no_judge(data, tmp_path):
     assert not (tmp_path / "figures" / "figure4.png").exists()
 
 
+def test_other_cases_than_the_tests_are_not_called_so(data, tmp_path):
+    for split, word in (("val", "Validation"), ("train", "Training")):
+        results = data.results | {"scored_split": split}
+        _, text = _render(dataclasses.replace(data, results=results), tmp_path / split)
+        assert f"{word} Dice, CT" in text and f"{word} cases" in text and "Test " not in text
+        assert f"The judge on real {word.lower()} volumes" in text
+
+
 def test_a_gan_has_no_segmentors(data, tmp_path):
     cases = [dataclasses.replace(case, predicted_source=None) for case in data.cases[:1]]
     results = {**data.results, "test": {"ct": {"dice": {"mean": None}}, "mr": {}}}

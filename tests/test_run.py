@@ -59,6 +59,20 @@ def test_a_run_starts_from_the_best_checkpoint_of_another_or_on_request_from_the
     assert (load_init(config, shapes)["gen"]["kernel"] == 2).all()
 
 
+def test_networks_that_no_step_has_trained_are_no_start(tmp_path):
+    with Checkpoints(tmp_path / CHECKPOINTS) as checkpoints:
+        trees = {"gen": {"kernel": jnp.ones(3)}}
+        checkpoints.save(1, trees, {"step": 1, "learned": ["seg"]}, None)
+        checkpoints.save(2, trees, {"step": 2, "learned": ["seg", "gen"]}, 0.1)
+    shapes = Players(jax.eval_shape(lambda: {"kernel": jnp.zeros(3)}), None, None)
+    config = tiny_config("ada")
+    config.init.gen = str(tmp_path)
+    assert load_init(config, shapes).keys() == {"gen"}
+    shutil.rmtree(tmp_path / CHECKPOINTS / "2")
+    with pytest.raises(UserError, match="checkpoint 1 was saved before its gen networks"):
+        load_init(config, shapes)
+
+
 def start_from(workdir, opened: Store, real: tuple = (), parents_real: tuple = (), seed: int = 0):
     """A run whose segmentors are those of ``workdir``, which is made to have read its volumes."""
     parent = build_run(tiny_config("baseline"), workdir, opened)

@@ -46,7 +46,7 @@ class Description:
     spacing_mm: tuple[float, float, float]  # of the training grid
     shape: tuple[int, int, int]  # voxels of the training crop
     # Per modality ("fixed", low, high) in the files' units, or ("percentile", low, high) in 0..100
-    # of each volume.
+    # of each crop.
     windows: tuple[Window, Window]
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from cyclesh.data.description import (
 from cyclesh.data.phantom import PhantomSpec, dataset_json, phantom_key, write_phantom
 from cyclesh.data.prepare import prepare
 from cyclesh.data.raw import decisive_files, find_cases
-from cyclesh.data.recipe import Recipe, Shard, draw_up
+from cyclesh.data.recipe import Recipe, Shard, draw_up, require_labels
 from cyclesh.data.splits import split_cases
 from cyclesh.data.store import FORMAT, Store, is_store
 from cyclesh.data.verify import Report, verify
@@ -105,6 +105,7 @@ def list_volumes(config) -> Roster | Store:
         ]
     else:
         cases, stated = find_cases(data.path, described), read_dataset_json(data.path)
+        require_labels(cases)
         splits = split_cases(cases, stated, tuple(data.fractions), data.split_seed)
         found = [(case.id, case.subject, case.modality, splits[case.id]) for case in cases]
     return Roster(data.path or where, described, tuple(Listed(*own) for own in sorted(found)))
@@ -202,6 +203,10 @@ def recipe_of(config, raw: Path | str, target: Path | str, fold: int = 0) -> Rec
         raise UserError(f"--fold={fold}: give 0 or more")
     if not Path(raw).is_dir():
         raise UserError(f"--input={raw}: no such folder")
+    if fold and "split" in read_dataset_json(raw):
+        raise UserError(
+            f"--fold={fold}: {raw} has a dataset.json that states the split; leave one of them out"
+        )
     return _recipe(config.data, raw, target, _description(Path(raw), config.data), fold)
 
 

@@ -20,7 +20,7 @@ from cyclesh.data.raw import Case
 from cyclesh.data.recipe import ENTRIES, WHOLE, Recipe, Shard
 from cyclesh.data.store import Source, Store, as_affine, volume_paths
 from cyclesh.data.workers import in_parallel
-from cyclesh.errors import UserError
+from cyclesh.errors import UserError, disk_trouble
 from cyclesh.files import replacing, write_text
 
 
@@ -112,7 +112,14 @@ def _finish(recipe: Recipe, manifest: dict) -> None:
     """The manifest, then the rename that makes the store exist, then the scaffolding's removal."""
     building, target = recipe.building, recipe.target
     write_text(building / stores.MANIFEST, json.dumps(manifest, indent=1))
-    os.rename(building, target)
+    try:
+        os.rename(building, target)
+    except OSError as error:
+        if stores.is_store(target) or disk_trouble(error):
+            raise
+        raise UserError(
+            f"{target}: cannot be put in place ({error.strerror}); name a new folder"
+        ) from None
     shutil.rmtree(target / ENTRIES, ignore_errors=True)
     wanted = {path for v in manifest["volumes"] for path in volume_paths(target, v["id"])}
     for path in {*(target / stores.VOLUMES).iterdir(), *target.glob("*.partial-*")} - wanted:

@@ -6,7 +6,7 @@ Drawing up a recipe reads names only and writes nothing; `prepare` carries it ou
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,18 +144,25 @@ def draw_up(
     Raises UserError for a folder that cannot be prepared, and when `target` holds something else.
     """
     raw, target = Path(raw), Path(os.path.abspath(target))
+    if target.is_symlink():  # what is built beside it takes its place by a rename
+        target = target.resolve()
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and not stores.is_store(target):
         raise UserError(f"{target}: exists and is no prepared store; name another output")
     cases = tuple(find_cases(raw, description))
     splits = split_cases(cases, read_dataset_json(raw), fractions, seed, fold)
+    require_labels(cases)
+    return Recipe(raw, target, description, cases, splits, tuple(fractions))
+
+
+def require_labels(cases: Iterable[Case]) -> None:
+    """Raises UserError for volumes without a label file."""
     without = [case.image for case in cases if case.label is None]
     if without:
         raise UserError(
             f"{without[0]}: has no label ({len(without)} such volumes); add the label file or take "
             "the volume out of the raw folder"
         )
-    return Recipe(raw, target, description, cases, splits, tuple(fractions))
 
 
 def foretell(recipe: Recipe, shard: Shard = WHOLE) -> str:
@@ -199,7 +206,7 @@ def _split_table(recipe: Recipe) -> list[str]:
 
 
 def window_in_words(window: Window) -> str:
-    """ "-800 to 800" or "percentiles 0.5 to 99.5 of each volume"."""
+    """ "-800 to 800" or "percentiles 0.5 to 99.5 of each crop"."""
     rule, low, high = window
     numbers = f"{low:g} to {high:g}"
-    return numbers if rule == "fixed" else f"percentiles {numbers} of each volume"
+    return numbers if rule == "fixed" else f"percentiles {numbers} of each crop"

@@ -45,6 +45,10 @@ def make_plan(
     """
     if base.method != "joint":
         raise UserError(f"--mode=reproduce: {base.method}: the plan starts from configs/joint.py")
+    if base.preset not in SCALES:
+        raise UserError(
+            f"--config: preset is {base.preset}; the plan is for {', '.join(sorted(SCALES))}"
+        )
     scale = SCALES[base.preset]
     if base.seed <= base.judge.seed < base.seed + scale.table_seeds:
         raise UserError(

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
+from cyclesh.scoring.tables import split_word
+
 
 def results_table(results: Mapping) -> str:
     """One block a modality: Dice by structure beside the judge's, S-score beside its ceiling."""
-    lines = []
+    split = results.get("scored_split", "test")
+    lines = [] if split == "test" else [f"of the {split_word(results)} cases", ""]
     for modality, judge in results["judge"].items():
         test, s_score = results["test"][modality], results["s_score"][modality]
         columns = {

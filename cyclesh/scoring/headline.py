@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from cyclesh.scoring.report_data import ReportData
-from cyclesh.scoring.tables import MISSING, bar, lookup, number
+from cyclesh.scoring.tables import MISSING, bar, lookup, number, split_word
 
 
 class Reference(NamedTuple):
@@ -16,7 +16,7 @@ class Reference(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A score: its name, its keys, and its reference, the first of these that the run has."""
+    """A score: its name (of split, modality), its keys, its reference (the first there is)."""
 
     name: str
     keys: tuple[str, ...]
@@ -26,8 +26,8 @@ class Kind(NamedTuple):
 JUDGE = Reference("judge", ("judge", "*", "dice", "mean"))
 CEILING = Reference("ceiling", ("judge", "*", "ceiling"))  # where a paired truth exists
 KINDS = (
-    Kind("Test Dice, {}", ("test", "*", "dice", "mean"), (JUDGE,)),
-    Kind("S-score, synthetic {}", ("s_score", "*", "mean"), (CEILING, JUDGE)),
+    Kind("{}Dice, {}", ("test", "*", "dice", "mean"), (JUDGE,)),
+    Kind("S-score, synthetic {1}", ("s_score", "*", "mean"), (CEILING, JUDGE)),
 )
 
 
@@ -60,7 +60,9 @@ def _row(kind: Kind, modality: str, runs: Sequence[ReportData]) -> str:
         cells += [f'<td class="score">{bar(value, reference)}</td>', f"<td>{beside}</td>"]
     if len(runs) > 1:
         cells.append(f"<td>{_difference(*values)}</td>")
-    name = escape(kind.name.format(modality.upper()))
+    scored = {split_word(run.results) for run in runs}
+    split = scored.pop().capitalize() + " " if len(scored) == 1 else ""
+    name = escape(kind.name.format(split, modality.upper()))
     return f"<tr><th scope=row>{name}</th>{''.join(cells)}</tr>"
 
 

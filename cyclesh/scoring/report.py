@@ -85,7 +85,7 @@ def write_report(runs: Sequence[ReportData], path: Path) -> None:
             _scores(runs),
             section("Training", _beside(runs, _curves, "curves"), _with(EVENTS, runs[0].metrics)),
             section(
-                "Test cases",
+                f"{tables.split_word(runs[0].results).capitalize()} cases",
                 browser(runs),
                 _with(CONVENTION, runs[0].cases),
                 _sheet(drawn),

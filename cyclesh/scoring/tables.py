@@ -23,6 +23,11 @@ def segmentation(data: ReportData) -> list[str]:
     return [_segmentation_of(data, modality) for modality in data.modalities]
 
 
+def split_word(results: Mapping[str, Any]) -> str:
+    """Which cases were scored, as a word."""
+    return {"val": "validation", "train": "training"}.get(results.get("scored_split"), "test")
+
+
 def s_score(data: ReportData) -> str:
     """S-score by structure, with what the judges themselves reach."""
     columns = [m for m in data.modalities if lookup(data.results, "s_score", m, "mean") is not None]
@@ -35,7 +40,7 @@ def s_score(data: ReportData) -> str:
     ]
     references = (
         ("Ceiling: the judge on the true volumes of the same subjects", ("ceiling",)),
-        ("The judge on real test volumes", ("dice", "mean")),
+        (f"The judge on real {split_word(data.results)} volumes", ("dice", "mean")),
         ("Floor: the judge on the inputs, untranslated", ("untranslated",)),
         ("Floor: ... with the histogram of that modality", ("histogram_matched",)),
     )
@@ -96,7 +101,7 @@ def _segmentation_of(data: ReportData, modality: str) -> str:
         for name, key in _mean_and(data.structures)
     ]
     cases = block.get("n")
-    split = {"val": "validation", "train": "training"}.get(data.results.get("scored_split"), "test")
+    split = split_word(data.results)
     plural = "case" if cases == 1 else "cases"
     caption = f"{modality.upper()}, {cases} {split} {plural}" if cases else modality.upper()
     return table(caption, head, body)
