@@ -5,6 +5,7 @@ trial), runs/NAME.json (its record) and, once their trials are done, tables and 
 is a process of its own: its memory goes when it ends, and its exit status says how it ended.
 """
 
+import shlex
 import shutil
 import signal
 import subprocess
@@ -246,10 +247,7 @@ def describe(
         ranks = slurm.levels(plan, missing)
         for number, names in enumerate(ranks):
             lines += [f"{slurm.LEVELS}/level-{number}.txt:", *(f"  {name}" for name in names)]
-        lines += [
-            " ".join(words).format(previous="ID-OF-THE-JOB-BEFORE")
-            for words in slurm.submissions(workdir, ranks, only)
-        ]
+        lines += map(shlex.join, slurm.submissions(workdir, ranks, only))
     return "\n".join(lines)
 
 
@@ -276,7 +274,7 @@ def publish(workdir: str | Path, folder: str | Path, fresh: Sequence[str] = ()) 
     for output in with_page(workdir):
         if output not in fresh:
             write(plan, output, workdir)
-        for path in figures.pictures(output, folder):
+        for path in [*figures.pictures(output, folder), *writing.tables_beside(output, folder)]:
             if not (workdir / path.name).exists():
                 path.unlink(missing_ok=True)
     kept = [path for kind in PUBLISHED for path in sorted(workdir.glob(kind))]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -704,8 +705,20 @@ def test_levels_go_to_slurm_as_arrays_that_wait_for_each_other(tmp_path, monkeyp
     ]
     assert names == slurm.levels(tiny_plan(), tiny_plan().wanted(["table1"]))
     fake.write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
-    with pytest.raises(UserError, match="no such partition"):
+    with pytest.raises(UserError, match="sbatch: no such partition$"):
         experiments.submit(tiny_config(), tmp_path / "other", ["table1"])
+    log.unlink()
+    fake.write_text(f"#!/bin/sh\necho >> {log}\nn=$(wc -l < {log})\necho $n\n[ $n -lt 3 ]\n")
+    with pytest.raises(UserError, match="sbatch: status 1; .*: scancel 1 2$"):
+        experiments.submit(tiny_config(), tmp_path / "third", ["table1"])
+
+
+def test_lines_for_slurm_can_be_given_as_they_stand(tmp_path):
+    workdir = tmp_path / "a {b}"
+    text = experiments.dry_run(tiny_config(), workdir, ["table1"], "slurm")
+    (line,) = (line for line in text.splitlines() if "cyclesh-level1" in line)
+    assert str(workdir / "slurm" / "level-1.txt") in shlex.split(line)
+    assert "--dependency=afterany:ID-OF-THE-JOB-BEFORE" in shlex.split(line)
 
 
 def test_the_job_script_runs_its_trial_and_asks_for_another_turn_after_a_stop(tmp_path):
@@ -729,6 +742,28 @@ def test_the_job_script_runs_its_trial_and_asks_for_another_turn_after_a_stop(tm
     )  # fmt: skip
     assert done.returncode == 75 and "scontrol requeue 77" in done.stdout
     assert "--mode=reproduce --workdir=/work dir --trial=second" in done.stdout
+
+
+def test_a_table_without_rows_goes_here_and_where_it_was_published(tmp_path):
+    work, kept = tmp_path / "work", tmp_path / "kept"
+    run(work, Spawned(work))
+    experiments.publish(work, kept)
+    assert (kept / "table1_translation.csv").exists()
+    for name in records.read_records(work):
+        nothing = dict.fromkeys(("ct", "mr"))
+        change_record(work, name, translation=nothing)
+    experiments.publish(work, kept)
+    for folder in (work, kept):
+        assert (folder / "table1.csv").exists() and not [*folder.glob("*_translation.csv")]
+
+
+def test_a_dry_run_refuses_to_publish_over_another_plan(tmp_path):
+    run(tmp_path / "work", Spawned(tmp_path / "work"))
+    experiments.publish(tmp_path / "work", tmp_path / "kept")
+    with pytest.raises(UserError, match="kept"):
+        experiments.dry_run(
+            tiny_config(",filters=2"), tmp_path / "new", ["table1"], publish_in=tmp_path / "kept"
+        )
 
 
 def test_what_is_kept_is_copied(tmp_path):

@@ -329,6 +329,40 @@ def test_the_amount_that_the_user_gives_is_that_of_table_2():
     assert config(plan, by_modality["mr"]).data.real == (("mr", 7),)
 
 
+@pytest.mark.parametrize("preset", ["phantom", "tiny", "abdomen", "mmwhs"])
+@pytest.mark.parametrize("amounts", ["real_mr=1.0", "real_ct=1.0,real_mr=1.0", "real_ct=1.0"])
+def test_all_real_data_may_be_the_amount_of_table_2(preset, amounts):
+    plan = plan_of(f"{preset},{amounts}", {**SUBJECTS, ("ct", "extra"): 76 * (preset == "mmwhs")})
+    assert len({trial.name for trial in plan.trials.values()}) == len(plan.trials)
+    for cell in cells(plan, "figure8", "ours"):
+        assert {config(plan, name).phantom.extra for name in cell.trials} == {0}
+
+
+@pytest.mark.parametrize("amounts", ["real_mr=19", "real_mr=1.0"])
+def test_an_amount_that_leaves_nothing_out_is_all(amounts):
+    plan = plan_of(amounts)
+    (cell,) = (c for c in cells(plan, "table2", "ours") if c.modality == "mr")
+    assert cell.trials[0] == "all-ours-s0" and not [n for n in plan.trials if "mr19" in n]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "said"),
+    [
+        ("real_mr=20", "real_mr=20: only 19 training subjects"),
+        ("real_pet=5", "real_pet: the data has modalities ct, mr"),
+    ],
+)
+def test_an_amount_that_the_data_cannot_give_is_refused(amounts, said):
+    with pytest.raises(UserError, match=said):
+        plan_of(amounts)
+
+
+def test_equally_many_volumes_are_one_point_of_figure_7():
+    subjects = {("ct", "train"): 5, ("mr", "train"): 5, ("ct", "extra"): 1}
+    shown = [c.x for c in cells(plan_of("mmwhs,data=/somewhere", subjects), "figure7", "ours")]
+    assert len([x for x in shown if x > 1]) == len({x for x in shown if x > 1}) == 2
+
+
 def test_what_the_user_sets_of_the_method_holds_for_its_arms():
     base = default.build(None, "joint")
     base.loss.shape, base.loss.seg_fake = 3.0, 0.2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from cyclesh.data.description import Description
+from cyclesh.errors import UserError
 from cyclesh.evidence.trials import Trial
 
 LIMITED = 0.14  # share of the real data in Table 2 and Figure 8 (5.3)
@@ -130,7 +131,27 @@ class Arms:
         self.base, self.scale, self.described, self.subjects = base, scale, described, subjects
         self.trials: dict[str, Trial] = {}
         given = dict(base.data.real)
-        self.limited = {m: given.get(m, LIMITED) for m in described.modalities}
+        self._check(given)
+        amounts = {m: given.get(m, LIMITED) for m in described.modalities}
+        # Where so many are all that there are, nothing is left out.
+        self.limited = {
+            m: 1.0 if self.count(m, amount) >= subjects[m, "train"] else amount
+            for m, amount in amounts.items()
+        }
+
+    def _check(self, real: Mapping[str, int | float]) -> None:
+        """Raises UserError for amounts that the data cannot give, as the first trial would."""
+        for modality, amount in real.items():
+            if modality not in self.described.modalities:
+                raise UserError(
+                    f"real_{modality}: the data has modalities "
+                    f"{', '.join(self.described.modalities)}; name one of them"
+                )
+            total = self.subjects[modality, "train"]
+            if self.count(modality, amount) > max(2, total):
+                raise UserError(
+                    f"real_{modality}={amount}: only {total} training subjects; ask for fewer"
+                )
 
     def add(self, name: str, arm: str, method: str, seed: int, fields: dict, init=None, **more):
         """The name of the trial, made if it is new."""

@@ -9,6 +9,7 @@ from cyclesh.evidence.tables import (
     finished,
     generator_rows,
     is_done,
+    is_uneven,
     pairs_of_judges,
     ratio_rows,
     reference_rows,
@@ -125,7 +126,7 @@ def page(
         measured = {cell.measure for cell in plan.cells if cell.output == output}
         blocks += judges_note(plan, output, found) if S_SCORE in measured else []
     if compared:
-        blocks.append(difference_table(compared))
+        blocks.append(difference_table(compared, found))
     if output == "figure8":
         blocks.append(ratio_table(ratio_rows(plan, found)))
     if output == "table2":
@@ -251,7 +252,7 @@ def displacement_table(plan: Plan, rows: list[dict]) -> str:
     return markdown_table(header, lines)
 
 
-def difference_table(compared: list[tuple]) -> str:
+def difference_table(compared: list[tuple], found: Mapping[str, dict]) -> str:
     """Differences with their intervals, the primary ones in bold."""
     lines = []
     for comparison, value in compared:
@@ -272,6 +273,12 @@ def difference_table(compared: list[tuple]) -> str:
         "Paired by seed and test subject; the interval is Student's over seeds and over subjects, "
         "both together. Bold: primary comparisons, named in the plan."
     )
+    if any(is_uneven(comparison.better, found) for comparison, _ in compared):
+        note += (
+            " Each subject counts alike, by the mean over its volumes and the structures that they "
+            "have. Where these differ between subjects, a difference is not that of the means "
+            "above, which are over volumes, then over structures."
+        )
     return f"{markdown_table(header, lines)}\n\n{note}"
 
 
@@ -317,7 +324,7 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
             continue
         verdict = {1: "yes", 0: "not shown", -1: "no, it harms"}[value.sign]
         parts.append(
-            f"{verdict} for {modality.upper()} with {done[0]['real'][modality]} real training "
+            f"{verdict} for {modality.upper()} with {_counts(done, modality)} real training "
             f"volumes ({value.mean:+.3f} Dice, 95 % interval {interval(value)})"
         )
     text, question = "; ".join(parts), f"{_so_far(asked)}does synthetic data help the segmentor?"
@@ -325,6 +332,12 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
         f"{_capital(question)} {_capital(text)}, where it trains with the generators (`ours`), "
         "against equally long training on real volumes alone."
     )
+
+
+def _counts(done: Iterable[Mapping], modality: str) -> str:
+    """How many real volumes the seeds trained on: as subjects have several, they may differ."""
+    counts = sorted(record["real"][modality] for record in done)
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
 
 def _so_far(compared: list[tuple]) -> str:

@@ -155,8 +155,8 @@ class _Builder(Arms):
             return
         everything = [self.arm("baseline", {}, seed) for seed in seeds]
         self.cell("figure7", "baseline", self.b, DICE, 0, everything)
-        for share in self.scale.sources:
-            count = max(2, round(share * (extra + self.subjects[self.a, "train"])))
+        most = extra + self.subjects[self.a, "train"]
+        for count in dict.fromkeys(max(2, round(share * most)) for share in self.scale.sources):
             for arm in ("ada", "ours"):
                 more = {"data__synthetic": count, **fields}
                 trials = [self.arm(arm, {}, s, f"-from{count}", **more) for s in seeds]
@@ -180,6 +180,8 @@ class _Builder(Arms):
         source volumes of B, too, of which there are few. Where B keeps all, nothing is added.
         """
         seeds, real = self.seeds(self.scale.curve_seeds), {self.b: self.limited[self.b]}
+        # Figure 7 has arms of all real data, too, and of additional sources: another store.
+        of = "own" if self.condition(real) == self.condition({}) else "from"
         self.cell(
             "figure8", "baseline", self.b, DICE, 0, [self.arm("baseline", real, s) for s in seeds]
         )
@@ -193,10 +195,10 @@ class _Builder(Arms):
             arms = {
                 "real": [self.arm("real", real, s, f"-plus{share}", **amount) for s in seeds],
                 "ada": [
-                    self.arm("ada", real, s, f"-from{count}", data__synthetic=count) for s in seeds
+                    self.arm("ada", real, s, f"-{of}{count}", data__synthetic=count) for s in seeds
                 ],
                 "ours": [
-                    self.arm("ours", real, s, f"-from{count}", data__synthetic=count) for s in seeds
+                    self.arm("ours", real, s, f"-{of}{count}", data__synthetic=count) for s in seeds
                 ],
             }
             for arm, trials in arms.items():

@@ -4,6 +4,7 @@ A level begins when the one below has ended, however it ended: a trial whose par
 says so and ends. A last job runs whatever is missing and writes the tables.
 """
 
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from cyclesh.files import write_text
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "reproduce_slurm.sh"
 LEVELS = "slurm"  # folder of the lists of names, one file a level
+PREVIOUS = "ID-OF-THE-JOB-BEFORE"
 
 
 def levels(plan: Plan, trials: Sequence[Trial]) -> list[list[str]]:
@@ -25,7 +27,7 @@ def levels(plan: Plan, trials: Sequence[Trial]) -> list[list[str]]:
 
 
 def submissions(workdir: Path, ranks: Sequence[Sequence[str]], only: Sequence[str]) -> list[list]:
-    """The sbatch commands; "{previous}" stands for the id of the job before."""
+    """The sbatch commands; PREVIOUS stands for the id of the job before."""
     workdir = Path(workdir).absolute()
     commands = []
     for number, names in enumerate(ranks):
@@ -38,7 +40,7 @@ def submissions(workdir: Path, ranks: Sequence[Sequence[str]], only: Sequence[st
 
 
 def _sbatch(name: str, before: list) -> list[str]:
-    waits = ["--dependency=afterany:{previous}"] if before else []
+    waits = [f"--dependency=afterany:{PREVIOUS}"] if before else []
     return ["sbatch", "--parsable", f"--job-name=cyclesh-{name}", *waits]
 
 
@@ -50,15 +52,18 @@ def submit(workdir: Path, ranks: Sequence[Sequence[str]], only: Sequence[str]) -
     folder.mkdir(exist_ok=True)
     for number, names in enumerate(ranks):
         write_text(folder / f"level-{number}.txt", "\n".join(names) + "\n")
-    lines, previous = [], ""
+    lines, jobs, previous = [], [], ""
     for command in submissions(workdir, ranks, only):
-        words = [word.format(previous=previous) for word in command]
+        words = [word.replace(PREVIOUS, previous) for word in command]
         try:
             done = subprocess.run(words, capture_output=True, text=True)
         except FileNotFoundError:
             raise UserError("sbatch: not found; submit from a machine of the cluster") from None
         if done.returncode:
-            raise UserError(f"sbatch: {done.stderr.strip().splitlines()[-1]}")
+            said = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+            undo = f"; take back what was submitted: scancel {' '.join(jobs)}" if jobs else ""
+            raise UserError(f"sbatch: {said}{undo}")
         previous = done.stdout.strip().partition(";")[0]
-        lines.append(f"{previous}: {' '.join(words)}")
+        jobs.append(previous)
+        lines.append(f"{previous}: {shlex.join(words)}")
     return lines

@@ -1,5 +1,6 @@
 """From the records of trials to the rows of tables: scores, paired differences, ratios. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -247,6 +248,18 @@ def by_subject(cell: Cell, record: Mapping, subjects: Iterable[str]) -> list[flo
             if value is not None:
                 table.setdefault(record["subjects"][case], []).append(value)
     return [float(np.mean(table[s])) if s in table else float("nan") for s in subjects]
+
+
+def is_uneven(cell: Cell, found: Mapping[str, dict]) -> bool:
+    """Whether test subjects differ in how many scores they have: volumes, or structures."""
+    for record in finished(cell, found):
+        counts: Counter = Counter()
+        for cases in record["cases"][cell.measure].get(cell.modality, {}).values():
+            for case, value in cases.items():
+                counts[record["subjects"][case]] += value is not None
+        if len(set(counts.values())) > 1:
+            return True
+    return False
 
 
 def differences(plan: Plan, output: str, found: Mapping[str, dict]) -> list[tuple]:

@@ -14,7 +14,7 @@ from cyclesh.files import write_text
 def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
     """The files of an output: .csv, paired differences, .md (pictures: `figures`).
 
-    An earlier figure that can no longer be drawn is removed.
+    An earlier figure that can no longer be drawn, or table without rows, is removed.
     """
     found = records.read_records(workdir)
     rows, compared = tables.table_rows(plan, output, found), tables.differences(plan, output, found)
@@ -33,10 +33,19 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
     pictures = [] if lost else figures.draw(plan, output, workdir, rows, found)
     for path in figures.pictures(output, workdir) if not pictures else ():
         path.unlink(missing_ok=True)
+    for path in tables_beside(output, workdir):
+        if path.name not in written:
+            path.unlink(missing_ok=True)
     text = page(plan, output, workdir, rows, compared, found, bool(pictures), lost)
     written[f"{output}.md"] = text
     files = [write_text(Path(workdir) / name, text) for name, text in written.items()]
     return files + pictures
+
+
+def tables_beside(output: str, folder: Path) -> list[Path]:
+    """The .csv that an output has in a folder, if it has rows for them."""
+    more = ("", "_differences", "_translation", "_ratio")
+    return [Path(folder) / f"{output}{name}.csv" for name in more]
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping]) -> str:
