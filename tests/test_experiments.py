@@ -744,6 +744,18 @@ def test_the_job_script_runs_its_trial_and_asks_for_another_turn_after_a_stop(tm
     assert "--mode=reproduce --workdir=/work dir --trial=second" in done.stdout
 
 
+def test_a_page_says_so_where_subjects_have_unequally_many_scores(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    said = "Each subject counts alike"
+    assert said not in (tmp_path / "table1.md").read_text()
+    cases = records.read_record(tmp_path, "all-ours-s1")["cases"]
+    structure = next(iter(cases["s_score"]["mr"]))
+    cases["s_score"]["mr"][structure]["mr_2"] = None
+    change_record(tmp_path, "all-ours-s1", cases=cases)
+    experiments.write_output(tmp_path, "table1")
+    assert said in (tmp_path / "table1.md").read_text()
+
+
 def test_a_table_without_rows_goes_here_and_where_it_was_published(tmp_path):
     work, kept = tmp_path / "work", tmp_path / "kept"
     run(work, Spawned(work))
