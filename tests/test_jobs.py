@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 from command_line import ROOT, call
 from plan_runs import leave_record, tiny_config, tiny_plan
+from scan_files import BALLS
 
+from configs import default
 from cyclesh import experiments
+from cyclesh.data.description import description_of
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evidence import jobs, records
 from cyclesh.evidence.durations import Durations, measure_step_s
+from cyclesh.evidence.plan import make_plan
 from cyclesh.evidence.shares import Share
 from cyclesh.settings import to_json
 
@@ -247,6 +251,15 @@ def test_what_trials_took_tells_of_those_with_as_many_cores(tmp_path, monkeypatc
     path.write_text(json.dumps(record | {"cores": 1, "step_s": 1000.0, "wall_s": 4000.0}))
     for share, seconds in ((Share(cores=(0,)), 4030), (Share(cores=(0, 1)), 420)):
         assert Durations(plan, tmp_path, [share]).seconds([trial]) == [seconds]
+
+
+def test_trials_are_timed_on_the_grid_and_with_the_classes_of_the_data(tmp_path):
+    subjects = {(m, split): 9 for m in ("ct", "mr") for split in ("train", "test")}
+    plan = make_plan(default.build("abdomen,data=/somewhere", "joint"), BALLS, subjects)
+    config = Durations(plan, tmp_path).config(plan.trials["all-seg-s0"])
+    description = description_of(config.data)
+    assert (description.shape, description.classes) == (BALLS.shape, BALLS.classes)
+    assert BALLS.shape != default.build("abdomen", "joint").data.shape
 
 
 def test_a_kind_of_trial_is_timed_on_random_volumes():

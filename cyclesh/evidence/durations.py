@@ -41,7 +41,11 @@ class Durations:
         self.measured: dict[str, float] = {}
 
     def config(self, trial: Trial) -> ConfigDict:
-        return config_of(self.plan, trial, self.workdir / RUNS)
+        """A trial's, with the grid and as many structures as the data have, whatever it says."""
+        config = config_of(self.plan, trial, self.workdir / RUNS)
+        config.data.shape, config.data.aliases, config.data.dropped = self.plan.shape, (), ()
+        config.data.structures = tuple((s, i) for i, s in enumerate(self.plan.structures, 1))
+        return config
 
     def seconds(self, trials: Iterable[Trial], measure: bool = True) -> list[float]:
         """Of each trial, from what has finished by now.

@@ -82,6 +82,7 @@ class _Builder(Arms):
             common=common_fields(self.base, self.scale),
             modalities=self.described.modalities,
             structures=self.described.names,
+            shape=self.described.shape,
             trials=self.trials,
             cells=cells,
             comparisons=tuple(comparisons(cells)),

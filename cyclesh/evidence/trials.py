@@ -70,6 +70,7 @@ class Plan:
     common: Mapping[str, object]  # fields of every trial, before its own
     modalities: tuple[str, str]
     structures: tuple[str, ...]
+    shape: tuple[int, int, int]  # z, y, x of the data's grid
     trials: Mapping[str, Trial]
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
