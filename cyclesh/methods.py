@@ -35,3 +35,8 @@ def apply_method(config, name: str):
     """Set the fields of method ``name`` in a locked ConfigDict, in place; returns it."""
     config.update_from_flattened_dict({"method": name, **METHODS[name]})
     return config
+
+
+def translates(config) -> bool:
+    """Whether a run's method has generators, and so an S-score (a baseline has none)."""
+    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)

@@ -25,6 +25,7 @@ from cyclesh.data.store import Store, Volume
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError, first_line
 from cyclesh.files import write_json
+from cyclesh.methods import translates
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import loader_threads
@@ -195,7 +196,7 @@ def order_seed(config: ConfigDict) -> int:
 def subset_of(config: ConfigDict, store: Store | Roster) -> Subset:
     """The training volumes; none of them only to be translated where nothing is."""
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
-    return subset if state.translates(config) else replace(subset, source=subset.real)
+    return subset if translates(config) else replace(subset, source=subset.real)
 
 
 def real_subjects(run: Run) -> list[str]:

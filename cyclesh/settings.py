@@ -12,7 +12,7 @@ from cyclesh import ops
 from cyclesh.data.description import description_of, require_levels
 from cyclesh.data.splits import FEWEST
 from cyclesh.errors import UserError
-from cyclesh.methods import METHODS
+from cyclesh.methods import METHODS, translates
 
 GENERATORS = ("unet", "resnet")
 DTYPES = ("float32", "bfloat16")
@@ -220,7 +220,7 @@ def _validate_method(config: ConfigDict, require: Callable) -> None:
         "schedule.metric",
         f"{config.method} does not train the networks that it judges; use another",
     )
-    judged = "seg" in moves and ("gen" in moves or loss.seg_fake or loss.seg_rec)
+    judged = "seg" in moves and translates(config)
     require(
         not judged or config.init.seg or config.seed != config.judge.seed,
         "seed",

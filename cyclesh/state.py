@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from cyclesh import networks, ops
 from cyclesh.domains import DOMAINS, per_domain
+from cyclesh.methods import translates
 from cyclesh.runtime import pool, schedules
 
 
@@ -64,11 +65,6 @@ class Phase:
         if "gen" in self.moves:  # to the other domain and back, and S on the way if gamma is not 0
             return 6 + (3 if self.shape_weight else 0) + 3 * len(reads)
         return 3 * len(reads) + (2 if set(reads) - {"real"} else 0)
-
-
-def translates(config) -> bool:
-    """Whether a run's method has generators, and so an S-score (a baseline has none)."""
-    return "gen" in config.moves or bool(config.loss.seg_fake or config.loss.seg_rec)
 
 
 def make_phases(config) -> tuple[Phase, ...]:

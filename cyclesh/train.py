@@ -17,6 +17,7 @@ from cyclesh.data.locate import open_store
 from cyclesh.errors import UserError
 from cyclesh.judges import get_judges
 from cyclesh.loop import fit
+from cyclesh.methods import translates
 from cyclesh.reports import Scored
 from cyclesh.results import RESULTS, kept_checkpoints, load_scored, score
 from cyclesh.run import (
@@ -34,7 +35,6 @@ from cyclesh.run import (
 )
 from cyclesh.runtime.devices import cores_are_devices, set_up_training
 from cyclesh.runtime.distributed import from_first, is_first
-from cyclesh.state import translates
 from cyclesh.workdir import read_config
 
 

@@ -151,5 +151,5 @@ def test_volumes_are_loaded_by_what_an_accelerator_leaves_idle(
     monkeypatch, backend, cores, threads
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr("cyclesh.runtime.devices.usable_cores", lambda: cores)
+    monkeypatch.setattr("cyclesh.runtime.devices.available_cores", lambda: cores)
     assert loader_threads() == threads

@@ -15,7 +15,7 @@ FOLDERS = ("data", "runtime", "scoring")
 # score or use a trained model: they lie in `USERS` and may import one another, not in circles.
 USERS = "users"
 LAYERS = (
-    ("errors", "files"),
+    ("cores", "errors", "files"),
     ("cache", "domains", "methods"),
     ("ops",),
     ("halo",),

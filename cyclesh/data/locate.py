@@ -203,10 +203,6 @@ def recipe_of(config, raw: Path | str, target: Path | str, fold: int = 0) -> Rec
         raise UserError(f"--fold={fold}: give 0 or more")
     if not Path(raw).is_dir():
         raise UserError(f"--input={raw}: no such folder")
-    if fold and "split" in read_dataset_json(raw):
-        raise UserError(
-            f"--fold={fold}: {raw} has a dataset.json that states the split; leave one of them out"
-        )
     return _recipe(config.data, raw, target, _description(Path(raw), config.data), fold)
 
 

@@ -4,7 +4,7 @@ A batch is a function of (seed, step) alone, so any step can be read without tho
 is how a resumed run goes on exactly where it stopped, on any number of processes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
@@ -38,6 +38,26 @@ class Subset:
         return -(-largest // batch)
 
 
+def check_named(names: Iterable[str], modalities: Iterable[str]) -> None:
+    """Raises UserError where `real_<modality>` names a modality that the data have not."""
+    for name in names:
+        if name not in modalities:
+            raise UserError(
+                f"real_{name}: the data has modalities {', '.join(modalities)}; name one of them"
+            )
+
+
+def count_of(modality: str, amount: int | float, total: int) -> int:
+    """Subjects that an amount of ``total`` stands for (a share, if it is a float), two at least.
+
+    Raises UserError where there are not so many.
+    """
+    count = round(amount * total) if isinstance(amount, float) else amount
+    if count > total:
+        raise UserError(f"real_{modality}={amount}: only {total} training subjects; ask for fewer")
+    return max(count, 2)
+
+
 def choose_subset(
     store: Store, real: Sequence[tuple[str, int | float]], synthetic: int, seed: int
 ) -> Subset:
@@ -52,12 +72,7 @@ def choose_subset(
     """
     amounts = dict(real)
     modalities = dict(zip(DOMAINS, store.description.modalities, strict=True))
-    for name in amounts:
-        if name not in modalities.values():
-            raise UserError(
-                f"real_{name}: the data has modalities {', '.join(modalities.values())}; "
-                "name one of them"
-            )
+    check_named(amounts, modalities.values())
 
     def pick(domain: str) -> tuple[Volume, ...]:
         train = store.select(modalities[domain], "train")
@@ -68,14 +83,9 @@ def choose_subset(
                 "training needs two or more"
             )
         amount = amounts.get(modalities[domain], 1.0)
-        count = round(amount * len(subjects)) if isinstance(amount, float) else amount
-        if count > len(subjects):
-            raise UserError(
-                f"real_{modalities[domain]}={amount}: only {len(subjects)} training subjects; "
-                "ask for fewer"
-            )
+        count = count_of(modalities[domain], amount, len(subjects))
         order = np.random.default_rng([seed, DOMAINS.index(domain)]).permutation(subjects)
-        kept = set(order[: max(count, 2)])
+        kept = set(order[:count])
         return tuple(volume for volume in train if volume.subject in kept)
 
     def sources(domain: str) -> tuple[Volume, ...]:

@@ -24,13 +24,16 @@ def split_cases(
     The `split` of a dataset.json (its parsed content) is obeyed; without one, subjects are shuffled
     by (seed, fold) and cut by `fractions` (train, val, test), each modality for itself, a subject's
     volumes always together. The anatomy of a paired volume belongs to the test split.
-    Raises UserError when a case is in no split or in two, or a modality has too few subjects.
+    Raises UserError when a case is in no split or in two, a modality has too few subjects, or a
+    `fold` is asked for of a split that is stated.
     """
     cases = list(cases)
     given = (dataset or {}).get("split")
     regular = [case for case in cases if case.pair_of is None]
     if given is None:
         by_subject = _shuffled_split(cases, fractions, seed, fold)
+    elif fold:
+        raise UserError(f"--fold={fold}: dataset.json states the split; leave one of them out")
     else:
         by_subject = _given_split(regular, given)
     splits = {case.id: by_subject[case.subject] for case in regular}

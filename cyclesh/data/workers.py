@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cyclesh.cores import available_cores
 from cyclesh.errors import UserError
 
 Item = TypeVar("Item")
@@ -35,13 +36,6 @@ def in_parallel(
     """
     processes = min(processes or available_cores(), len(items))
     return list(_shown(_results(work, items, processes), len(items), title, progress))
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which a cluster's scheduler may have limited."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _results(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from cyclesh.data.description import Description
-from cyclesh.errors import UserError
+from cyclesh.data.pipeline import check_named, count_of
 from cyclesh.evidence.trials import Trial
 
 LIMITED = 0.14  # share of the real data in Table 2 and Figure 8 (5.3)
@@ -131,27 +131,13 @@ class Arms:
         self.base, self.scale, self.described, self.subjects = base, scale, described, subjects
         self.trials: dict[str, Trial] = {}
         given = dict(base.data.real)
-        self._check(given)
+        check_named(given, described.modalities)
         amounts = {m: given.get(m, LIMITED) for m in described.modalities}
         # Where so many are all that there are, nothing is left out.
         self.limited = {
             m: 1.0 if self.count(m, amount) >= subjects[m, "train"] else amount
             for m, amount in amounts.items()
         }
-
-    def _check(self, real: Mapping[str, int | float]) -> None:
-        """Raises UserError for amounts that the data cannot give, as the first trial would."""
-        for modality, amount in real.items():
-            if modality not in self.described.modalities:
-                raise UserError(
-                    f"real_{modality}: the data has modalities "
-                    f"{', '.join(self.described.modalities)}; name one of them"
-                )
-            total = self.subjects[modality, "train"]
-            if self.count(modality, amount) > max(2, total):
-                raise UserError(
-                    f"real_{modality}={amount}: only {total} training subjects; ask for fewer"
-                )
 
     def add(self, name: str, arm: str, method: str, seed: int, fields: dict, init=None, **more):
         """The name of the trial, made if it is new."""
@@ -286,9 +272,8 @@ class Arms:
         return self.add(trial, arm, method, seed, {**condition, **own, **fields}, init)
 
     def count(self, modality: str, amount: int | float) -> int:
-        """Subjects that an amount stands for; two at least, as `choose_subset` keeps."""
-        total = self.subjects[modality, "train"]
-        return max(2, round(amount * total) if isinstance(amount, float) else amount)
+        """Subjects that an amount stands for. Raises UserError where there are fewer."""
+        return count_of(modality, amount, self.subjects[modality, "train"])
 
     def share(self, modality: str, amount: int | float) -> float:
         """The subjects that an amount stands for as a share of all training subjects."""

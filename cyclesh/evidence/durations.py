@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from cyclesh import settings
 from cyclesh.bench import make_workload, run_steps
 from cyclesh.cache import cache_folder, key_of
-from cyclesh.data.workers import available_cores
+from cyclesh.cores import available_cores
 from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
 from cyclesh.evidence.shares import Share, in_child

@@ -336,8 +336,7 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
 
 def _counts(done: Iterable[Mapping], modality: str) -> str:
     """How many real volumes the seeds trained on: as subjects have several, they may differ."""
-    counts = sorted(record["real"][modality] for record in done)
-    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return _range(record["real"][modality] for record in done)
 
 
 def _so_far(compared: list[tuple]) -> str:
@@ -346,8 +345,13 @@ def _so_far(compared: list[tuple]) -> str:
     counts = sorted(value.seeds for _, value in compared)
     if counts[0] == planned:
         return ""
-    text = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"so far, with {text} of {planned} seeds: "
+    return f"so far, with {_range(counts)} of {planned} seeds: "
+
+
+def _range(counts: Iterable[int]) -> str:
+    """As in 3, or 3 to 5."""
+    counts = sorted(counts)
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
 
 def _capital(text: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cyclesh import settings
+from cyclesh.cores import available_cores
 from cyclesh.data.store import Store, is_store
-from cyclesh.data.workers import available_cores
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from cyclesh.data.workers import available_cores
+from cyclesh.cores import available_cores
 from cyclesh.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

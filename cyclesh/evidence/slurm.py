@@ -52,9 +52,9 @@ def submit(workdir: Path, ranks: Sequence[Sequence[str]], only: Sequence[str]) -
     folder.mkdir(exist_ok=True)
     for number, names in enumerate(ranks):
         write_text(folder / f"level-{number}.txt", "\n".join(names) + "\n")
-    lines, jobs, previous = [], [], ""
+    lines, jobs = [], []
     for command in submissions(workdir, ranks, only):
-        words = [word.replace(PREVIOUS, previous) for word in command]
+        words = [word.replace(PREVIOUS, jobs[-1]) if jobs else word for word in command]
         try:
             done = subprocess.run(words, capture_output=True, text=True)
         except FileNotFoundError:
@@ -63,7 +63,6 @@ def submit(workdir: Path, ranks: Sequence[Sequence[str]], only: Sequence[str]) -
             said = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
             undo = f"; take back what was submitted: scancel {' '.join(jobs)}" if jobs else ""
             raise UserError(f"sbatch: {said}{undo}")
-        previous = done.stdout.strip().partition(";")[0]
-        jobs.append(previous)
-        lines.append(f"{previous}: {shlex.join(words)}")
+        jobs.append(done.stdout.strip().partition(";")[0])
+        lines.append(f"{jobs[-1]}: {shlex.join(words)}")
     return lines

@@ -1,6 +1,5 @@
 """From the records of trials to the rows of tables: scores, paired differences, ratios. Pure."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
@@ -242,24 +241,24 @@ def difference(comparison: Comparison, found: Mapping[str, dict]) -> Difference:
 
 def by_subject(cell: Cell, record: Mapping, subjects: Iterable[str]) -> list[float]:
     """Mean over structures and volumes of each test subject; NaN where it has no value."""
+    table = scores_of(cell, record)
+    return [float(np.mean(table[s])) if table.get(s) else float("nan") for s in subjects]
+
+
+def scores_of(cell: Cell, record: Mapping) -> dict[str, list[float]]:
+    """Each test subject's scores, of all its volumes and the structures that they have."""
     table: dict[str, list[float]] = {}
     for cases in record["cases"][cell.measure].get(cell.modality, {}).values():
         for case, value in cases.items():
-            if value is not None:
-                table.setdefault(record["subjects"][case], []).append(value)
-    return [float(np.mean(table[s])) if s in table else float("nan") for s in subjects]
+            own = table.setdefault(record["subjects"][case], [])
+            own += [] if value is None else [value]
+    return table
 
 
 def is_uneven(cell: Cell, found: Mapping[str, dict]) -> bool:
     """Whether test subjects differ in how many scores they have: volumes, or structures."""
-    for record in finished(cell, found):
-        counts: Counter = Counter()
-        for cases in record["cases"][cell.measure].get(cell.modality, {}).values():
-            for case, value in cases.items():
-                counts[record["subjects"][case]] += value is not None
-        if len(set(counts.values())) > 1:
-            return True
-    return False
+    tables = (scores_of(cell, record) for record in finished(cell, found))
+    return any(len(set(map(len, table.values()))) > 1 for table in tables)
 
 
 def differences(plan: Plan, output: str, found: Mapping[str, dict]) -> list[tuple]:

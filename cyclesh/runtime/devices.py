@@ -1,7 +1,6 @@
 """How this program uses JAX: compiled programs kept, and training steps compiled for memory."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Compiled
 
+from cyclesh.cores import available_cores
 from cyclesh.runtime import memory
 
 ONE_FLAG = "xla_force_host_platform_device_count"
@@ -43,7 +43,7 @@ def use_cores() -> None:
     where more than eight operations are ready. Two devices are two programs, each with a core.
     What the user said of the number of devices holds, and processes that train together have one.
     """
-    several = usable_cores() > 1
+    several = available_cores() > 1
     unsaid = jax.config.jax_num_cpu_devices < 1 and ONE_FLAG not in os.environ.get("XLA_FLAGS", "")
     if several and unsaid and not jax.distributed.is_initialized():
         with suppress(RuntimeError):  # programs have run, and it stays as it is
@@ -63,12 +63,7 @@ def loader_threads() -> int:
     """
     if jax.default_backend() == "cpu":
         return 1
-    return max(1, min(MOST_LOADERS, usable_cores() - 1))
-
-
-def usable_cores() -> int:
-    """Those that this process may use, which a cluster's scheduler may have limited."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(MOST_LOADERS, available_cores() - 1))
 
 
 def run_inline() -> None:

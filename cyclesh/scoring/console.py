@@ -7,8 +7,8 @@ from cyclesh.scoring.tables import split_word
 
 def results_table(results: Mapping) -> str:
     """One block a modality: Dice by structure beside the judge's, S-score beside its ceiling."""
-    split = results.get("scored_split", "test")
-    lines = [] if split == "test" else [f"of the {split_word(results)} cases", ""]
+    split = split_word(results)
+    lines = [] if split == "test" else [f"of the {split} cases", ""]
     for modality, judge in results["judge"].items():
         test, s_score = results["test"][modality], results["s_score"][modality]
         columns = {
