@@ -6,7 +6,9 @@ Everything that a mode does is a plain function elsewhere, callable from a noteb
 import errno
 import json
 import os
+import select
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -276,6 +278,8 @@ MODES_OF_FLAGS = {
 }
 # Modes that, given a workdir, go by the config in it.
 OF_A_WORKDIR = ("evaluate", *_SCANS, "report", "export")
+# Fields that say which config it is: they name the choice of many others, and change none of them.
+NAMES_OF_CONFIGS = {"method": "--config=configs/{}.py", "preset": "--config=configs/NAME.py:{}"}
 # What was probably meant by a flag of other modes.
 HINTS = {("train", "input"): "; to train on it, give data={} in --config"}
 
@@ -337,6 +341,13 @@ def parse(argv: Sequence[str]) -> None:
         raise UserError(f"{rest[1]}: unexpected; flags are --name=value")
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: unknown; use one of {', '.join(MODES)}")
+    changed = {} if FLAGS.config is None else config_flags.get_override_values(FLAGS["config"])
+    for field, instead in NAMES_OF_CONFIGS.items():
+        if field in changed:
+            raise UserError(
+                f"--config.{field}={changed[field]}: would change the name alone; give "
+                f"{instead.format(changed[field])}"
+            )
     if FLAGS.quiet and FLAGS.verbose:
         raise UserError("--quiet and --verbose: give one of them")
     for name, modes in MODES_OF_FLAGS.items():
@@ -435,12 +446,27 @@ def keep_threads_quiet(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
+def reader_has_gone() -> bool:
+    """Whether stdout is a pipe from which nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def command() -> None:
     """`run` as a program of its own: with memory that is kept, ended by its exit status."""
     keep_memory()
     if sys.stdout is not None:  # closed, as by what starts daemons
         sys.stdout.reconfigure(errors="backslashreplace")  # files' names may be of any bytes
-    exit_status = run()
+    try:
+        exit_status = run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_status = 128 + signal.SIGPIPE  # as of any program whose output `head` has cut
     if exit_status:  # at once: what is called at exit would fail again, and say so
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()

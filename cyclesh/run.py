@@ -229,13 +229,22 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
     differing = [
         field
         for field, value in settings.flat(settings.to_json(config)).items()
-        if field not in FREE_FIELDS and found.get(field) != value
+        if field not in FREE_FIELDS
+        and found.get(field) != value
+        and not (field.startswith("init.") and _moved_along(found.get(field), value, workdir))
     ]
     if differing:
         raise UserError(
             f"{workdir}: was made with another {', '.join(differing[:3])}; "
             "give another --workdir, or that config"
         )
+
+
+def _moved_along(parent_then: str, parent_now: str, workdir: Path) -> bool:
+    """Whether a run's parent lies beside it and has its old name: their folder was moved."""
+    now = Path(parent_now)
+    beside = parent_now and now.absolute().parent == workdir.absolute().parent
+    return bool(beside and parent_then) and Path(parent_then).name == now.name
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:

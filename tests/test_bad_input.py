@@ -394,8 +394,11 @@ COMMANDS = {
     "segmentors that begin as their judges": (
         f"{CONFIG}:tiny,seed=1000 --workdir=NEW", "the judges have it",
     ),
-    "the paper with a preset of one's own": (
-        f"--mode=reproduce --dry_run {CONFIG}:tiny --config.preset=mine", "preset is mine",
+    "another preset's name": (
+        f"--dry_run {CONFIG}:tiny --config.preset=mmwhs", "give --config=configs/NAME.py:mmwhs",
+    ),
+    "another method's name": (
+        f"--dry_run {CONFIG}:tiny --config.method=ada", "give --config=configs/ada.py",
     ),
     "a start from other networks": (
         f"{CONFIG}:tiny,filters=3 --quiet --workdir=NEW --config.init.seg=WORK", "other seg networ",

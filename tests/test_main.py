@@ -61,3 +61,12 @@ def test_without_an_output_it_ends_by_its_status_all_the_same(tmp_path):
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60)
     said = (tmp_path / "said").read_text()
     assert done.returncode == 2 and "Traceback" not in said and "--config" in said
+
+
+def test_it_ends_without_a_word_when_nobody_reads_on():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cyclesh.main", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=-1, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")  # as of a program that SIGPIPE has ended

@@ -384,6 +384,13 @@ def test_the_plan_starts_from_the_joint_method():
         make_plan(default.build(None, "ada"), HEART, SUBJECTS)
 
 
+def test_a_preset_of_ones_own_has_no_plan():
+    base = default.build("tiny", "joint")
+    base.preset = "mine"
+    with pytest.raises(UserError, match="preset is mine; the plan is for abdomen, mmwhs"):
+        make_plan(base, HEART, SUBJECTS)
+
+
 def test_every_preset_has_a_scale():
     assert set(SCALES) == set(default.PRESETS)
 
