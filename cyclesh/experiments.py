@@ -21,14 +21,14 @@ from cyclesh.evidence.durations import Durations, duration
 from cyclesh.evidence.jobs import Jobs
 from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
-from cyclesh.evidence.records import RUNS, is_finished, to_run
+from cyclesh.evidence.records import RUNS, is_finished, record_path, to_run
 from cyclesh.evidence.shares import Share, divide, in_child
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_text
 from cyclesh.run import check_workdir, claim_workdir
 from cyclesh.workdir import read_config
 
-PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg", f"{RUNS}/*.json")
+PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg")  # and the plan's records
 PICTURED = ("figure3", "figure6")  # made with networks, so once no trial runs
 Start = Callable[[Trial, Share], subprocess.Popen]  # of a trial's process
 
@@ -278,6 +278,7 @@ def publish(workdir: str | Path, folder: str | Path, fresh: Sequence[str] = ()) 
             if not (workdir / path.name).exists():
                 path.unlink(missing_ok=True)
     kept = [path for kind in PUBLISHED for path in sorted(workdir.glob(kind))]
+    kept += [path for name in plan.trials if (path := record_path(workdir, name)).exists()]
     copies = []
     for path in kept:
         copy = folder / path.relative_to(workdir)

@@ -221,7 +221,7 @@ def reproduce() -> int:
     if FLAGS.config is None and FLAGS.workdir:
         folder, config, command = Path(FLAGS.workdir), experiments.read_config(FLAGS.workdir), ""
     else:
-        config, command = need_config(), shlex.join(["python", "-m", "cyclesh.main", *sys.argv[1:]])
+        config, command = need_config(), command_of_plan()
         folder = Path(FLAGS.workdir) if FLAGS.workdir else default_workdir("reproduce")
     if FLAGS.dry_run:
         print(experiments.dry_run(config, folder, only, FLAGS.launch, FLAGS.jobs, FLAGS.output))
@@ -294,6 +294,14 @@ def need_config():
     if FLAGS.config is None:
         raise UserError(f"--mode={FLAGS.mode}: needs --config=configs/NAME.py (see configs/)")
     return FLAGS.config
+
+
+def command_of_plan() -> str:
+    """What makes the plan anew: the config as given, not what is wanted of it this time."""
+    fields = config_flags.get_override_values(FLAGS["config"])
+    words = [f"--config={config_flags.get_config_filename(FLAGS['config'])}"]
+    words += [f"--config.{field}={value}" for field, value in fields.items()]
+    return shlex.join(["python", "-m", "cyclesh.main", "--mode=reproduce", *words])
 
 
 def training_config():

@@ -24,6 +24,10 @@ fi
 workdir=$1
 if [[ -f $2 ]]; then
     name=$(sed -n "$((${SLURM_ARRAY_TASK_ID:-0} + 1))p" "$2")
+    if [[ -z $name ]]; then # as for a task of an earlier submission, whose list was longer
+        echo "reproduce_slurm.sh: $2 has no line for task ${SLURM_ARRAY_TASK_ID:-0}" >&2
+        exit 2
+    fi
     what=("--trial=$name")
 else
     what=("--only=$2")

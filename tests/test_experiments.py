@@ -191,7 +191,7 @@ def test_a_page_that_lacks_seeds_says_so_before_its_verdicts(tmp_path):
     with pytest.raises(NonFiniteError):
         run(tmp_path, Spawned(tmp_path, {"mr0.14-ada-s1": 3, "mr0.14-ours-s1": 3}), ("table2",))
     page = (tmp_path / "table2.md").read_text()
-    assert page.splitlines()[2].startswith(f"**{missing}`ours` 1. Means beside each other")
+    assert page.splitlines()[2].startswith(f"**{missing}`ours` 1. Means of a table")
     assert "\n\n**So far, with 1 to 2 of 2 seeds: does synthetic data help" in page
     for modality, seeds in (("ct", "2, 3"), ("mr", "1 of 2, 3")):
         (line,) = lines_of(tmp_path / "table2.md", "**ours - baseline**", modality)
@@ -239,15 +239,48 @@ def test_a_secondary_row_that_is_run_last_takes_no_seed_from_the_others(tmp_path
     config = tiny_config()
     config.loss.shape = 5.0
     plan = plan_for(config)
-    methods = tables.beside(plan, "table1")["ct", None]
-    assert list(methods) == ["no_sc", "sc", "sc_gamma1"]
-    found = {name: {"status": records.FINISHED} for names in methods.values() for name in names}
+    (points,) = (own for (m, _), own in tables.beside(plan, "table1").items() if m == "ct")
+    found = {name: {"status": records.FINISHED} for names in points.values() for name in names}
+
+    def seeds() -> dict:
+        return {
+            method: own for (method, _), own in tables.shared_seeds(plan, points, found).items()
+        }
+
+    assert list(seeds()) == ["no_sc", "sc", "sc_gamma1"]
     del found["all-ours-gamma1-s1"]
-    seeds = tables.shared_seeds(plan, methods, found)
-    assert seeds == {"no_sc": {0, 1}, "sc": {0, 1}, "sc_gamma1": {0}}
+    assert seeds() == {"no_sc": {0, 1}, "sc": {0, 1}, "sc_gamma1": {0}}
     del found["all-no_sc-s0"]
-    seeds = tables.shared_seeds(plan, methods, found)
-    assert seeds == {"no_sc": {1}, "sc": {1}, "sc_gamma1": set()}
+    assert seeds() == {"no_sc": {1}, "sc": {1}, "sc_gamma1": set()}
+
+
+def test_points_that_a_line_joins_are_over_the_same_seeds(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("figure7", "figure8"))
+    plan = tiny_plan()
+    cells = {(c.output, c.method, c.x): c for c in plan.cells if c.modality == "mr"}
+    real = [
+        c for (output, method, _), c in cells.items() if (output, method) == ("figure8", "real")
+    ]
+    records.record_path(tmp_path, real[0].trials[0]).unlink()
+    found = records.read_records(tmp_path)
+    counts = {
+        key: len(tables.shared(plan, cell, found))
+        for key, cell in cells.items()
+        if key[0] in ("figure7", "figure8")
+    }
+    assert {n for (output, *_), n in counts.items() if output == "figure8"} == {1}
+    assert {n for (output, *_), n in counts.items() if output == "figure7"} == {2}
+
+
+def test_curves_are_compared_with_where_nothing_is_added(tmp_path):
+    run(tmp_path, Spawned(tmp_path), ("figure7", "figure8"))
+    figure8 = rows(tmp_path / "figure8_differences.csv")
+    assert {r["comparison"] for r in figure8} >= {
+        f"{m} - baseline" for m in ("real", "ada", "ours")
+    }
+    assert all(float(r["x"]) > 0 and r["seeds"] == "2" for r in figure8)
+    figure7 = rows(tmp_path / "figure7_differences.csv")
+    assert any(float(r["x"]) > 1 for r in figure7 if r["comparison"] == "ours - baseline")
 
 
 def lines_of(page: Path, *cells: str) -> list[str]:
@@ -479,17 +512,39 @@ def test_records_of_another_plan_are_refused(tmp_path):
         experiments.reproduce(config, tmp_path, ["table1"], quiet=True, start=Spawned(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "text", ['{"name": "all-seg', "[]", '{"a": 1}', '{"status": "finished"}', "\xff"]
+)
+def test_a_damaged_record_is_named(tmp_path, text):
+    path = records.record_path(tmp_path, "all-seg-s0")
+    path.parent.mkdir()
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="all-seg-s0.json: (cannot be read|is not the record)"):
+        run(tmp_path, Spawned(tmp_path))
+
+
+def test_records_of_trials_that_the_plan_has_no_more_are_not_published(tmp_path):
+    run(tmp_path, Spawned(tmp_path))
+    path = records.record_path(tmp_path, "all-seg-s0")
+    shutil.copy(path, path.with_name("old-s0.json"))
+    for _ in range(2):
+        files = experiments.publish(tmp_path, tmp_path / "kept")
+        assert {p.name for p in files} >= {"table1.md", "all-seg-s0.json"}
+        assert not (tmp_path / "kept" / "runs" / "old-s0.json").exists()
+
+
 def test_records_name_no_folder_of_the_machine_and_data_may_move(tmp_path):
     plan = tiny_plan()
     plan.base.data.path = str(tmp_path / "my_scans")
     (tmp_path / records.RUNS).mkdir()
     trial = plan.trials["all-ours-s0"]
-    message = f"{tmp_path / records.RUNS / trial.name}: step 3: seg/total"
-    records.write_failed(plan, trial, tmp_path, records.NON_FINITE, message)
-    record = records.read_record(tmp_path, trial.name)
+    for folder in (tmp_path / records.RUNS / trial.name, tmp_path / "cache" / "judges"):
+        message = f"{folder}: step 3: seg/total not finite, on volumes ct_1; leave such steps out"
+        records.write_failed(plan, trial, tmp_path, records.NON_FINITE, message)
+        record = records.read_record(tmp_path, trial.name)
+        assert record["message"] == "all-ours-s0: step 3: seg/total not finite, on volumes ct_1"
     assert record["config"]["data"]["path"] == "my_scans"
     assert record["config"]["init"]["seg"] == "all-seg-s0"
-    assert record["message"] == "all-ours-s0: step 3: seg/total"
     assert str(tmp_path) not in records.record_path(tmp_path, trial.name).read_text()
     plan.base.data.path = "/else/where"
     assert records.differing_fields(plan, trial, record) == []

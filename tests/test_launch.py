@@ -165,6 +165,8 @@ def test_a_trial_is_the_one_of_its_number_in_the_list(cluster, tmp_path):
     words = ("--dry_run", "/a run")
     done = launch(TRIAL, env, *words, str(tmp_path / "names.txt"), SLURM_ARRAY_TASK_ID="1")
     assert shlex.split(done.stdout)[-2:] == ["--workdir=/a run", "--trial=ours-s1"]
+    done = launch(TRIAL, env, *words, str(tmp_path / "names.txt"), SLURM_ARRAY_TASK_ID="2")
+    assert done.returncode == 2 and "has no line for task 2" in done.stderr and not done.stdout
     done = launch(TRIAL, env, *words, "table1,figure4")
     assert shlex.split(done.stdout)[-2:] == ["--workdir=/a run", "--only=table1,figure4"]
     assert done.returncode == 0 and notes() == []

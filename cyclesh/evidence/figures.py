@@ -104,7 +104,7 @@ def figure7(plan: Plan, workdir: Path, rows: list[dict], found: Mapping):
     many = [r for r in means if r["x"] > 1]
     if many:
         modality = many[0]["modality"]
-        levels = [(NAMES["baseline"], r["mean"]) for r in means if r["x"] == 0]
+        levels = [("nothing translated", r["mean"]) for r in means if r["x"] == 0]
         title = f"{modality.upper()}, all real volumes"
         panels.append(Panel(title, "source volumes translated", "test Dice", _lines(many), levels))
     return _curves(plan, panels)

@@ -49,14 +49,19 @@ NOTES = {
     "figure7": "x up to 1: the share of the modality's real training subjects that exist, all "
     "volumes of the other modality being translated. x from 2: how many source volumes are "
     "translated, all real ones existing; 0 is the baseline. x caps either modality: where it is "
-    "less than the modality's own volumes, fewer of its reconstructions are read too. Bars are one "
-    "standard deviation over seeds; differences are paired and stand below.",
-    "figure8": "x: what is added to the few real subjects of the parent, as a share of the "
-    "training subjects: the nominal one, before it is rounded to a number of subjects, where "
-    "Figure 7's is the true one. `real`: so many more real subjects, as far as there are. `ada`, "
-    "`ours`: synthetic volumes of so many volumes of the other modality, and reconstructions of "
-    "the few real ones. Bars are one standard deviation over seeds; differences are paired and "
-    "stand below.",
+    "less than the modality's own volumes, fewer of its reconstructions are read too. The parents' "
+    "generators learned from all training volumes of both modalities, whatever x, so a small x "
+    "says how many volumes S reads, not how many the generators know; where the data name `extra` "
+    "subjects themselves, the parents know these, too. Bars are one standard deviation over seeds; "
+    "differences are paired and stand below, those from the baseline at x from 2 being from x = 0.",
+    "figure8": "x: what is added to the few real subjects of the parent (those of Table 2), as a "
+    "share of the training subjects: the nominal one, before it is rounded to a number of "
+    "subjects, where Figure 7's is the true one. `real`: real subjects, of as many as the modality "
+    "has, as far as there are. `ada`, `ours`: synthetic volumes, of as many as the other modality "
+    "has, and reconstructions of the few real ones; the parents' generators learned from all "
+    "volumes of the other modality, whatever x. Bars are one standard deviation over seeds; "
+    "differences are paired and stand below, those from `baseline` being from x = 0, where nothing "
+    "is added.",
     "displacement": "The generators start as the pre-trained ones composed with a circular shift "
     "and its inverse (x is updates since). `structures`: centres of the judge's structures on "
     "synthetic test volumes against the labels; `judge`: the same on the true volumes of the same "
@@ -64,10 +69,13 @@ NOTES = {
     "Millimetres along the shift, positive the way it went. Bars are one standard deviation over "
     "seeds; with each, both methods start from the same generators.",
     "scratch": "`scratch` trains all networks together from the start, for as many updates as the "
-    "longer-trained of the parents of `ours` and `ours` itself take together.",
-    "flood": "`_flooded`: real volumes weigh 0.05 in the segmentors' loss instead of what they "
-    "weigh in Table 2, synthetic and reconstructed ones 0.475 each. `ours_flooded - ada_flooded` "
-    "holds what `ours` and `ada` differ by anyway; the difference of differences does not.",
+    "longer-trained of the parents of `ours` and `ours` itself take together. So its segmentors "
+    "have no fewer updates than those of `ours` with their parents, and its checkpoint is chosen "
+    "from more validations; both favour it.",
+    "flood": "On Table 2's few real volumes. `_flooded`: real volumes weigh 0.05 in the "
+    "segmentors' loss instead of what they weigh in Table 2, synthetic and reconstructed ones "
+    "0.475 each. `ours_flooded - ada_flooded` holds what `ours` and `ada` "
+    "differ by anyway; the difference of differences does not.",
 }
 IN_S_SCORES = ("table1", "figure3")  # whose rows are S-scores, all of them
 REFERRED_TO = (
@@ -116,6 +124,8 @@ def page(
         )
     if output == "table2":
         blocks.append(f"**{answer(plan, compared, found)}**")
+    if output in ("figure8", "flood"):
+        blocks.append(few_real(plan, output, found))
     if output == "displacement":
         blocks += [displacement_table(plan, rows)] if rows else []
     elif output in IN_S_SCORES:
@@ -142,8 +152,8 @@ def missing_seeds(plan: Plan, output: str, found: Mapping) -> str:
     A seed counts once all trials of the method that the output shows have finished.
     """
     seeds: dict[str, dict[int, bool]] = {}
-    for methods in beside(plan, output).values():
-        for method, names in methods.items():
+    for points in beside(plan, output).values():
+        for (method, _), names in points.items():
             own = seeds.setdefault(method, {})
             for name in names:
                 seed = plan.trials[name].seed
@@ -156,7 +166,7 @@ def missing_seeds(plan: Plan, output: str, found: Mapping) -> str:
         return "**Not all of its trials have finished.**"
     return (
         f"**Not all of the plan's {planned} seeds are in.** So far, complete: {counts}. Means "
-        "beside each other are over the seeds that their methods share; the last column says how "
+        "of a table or a plot are over the seeds that all of them share; the last column says how "
         "many."
     )
 
@@ -273,7 +283,8 @@ def difference_table(compared: list[tuple], found: Mapping[str, dict]) -> str:
         "Paired by seed and test subject; the interval is Student's over seeds and over subjects, "
         "both together. Bold: primary comparisons, named in the plan."
     )
-    if any(is_uneven(comparison.better, found) for comparison, _ in compared):
+    cells = [cell for comparison, _ in compared for cell in (comparison.better, comparison.worse)]
+    if any(is_uneven(cell, found) for cell in cells):
         note += (
             " Each subject counts alike, by the mean over its volumes and the structures that they "
             "have. Where these differ between subjects, a difference is not that of the means "
@@ -334,6 +345,14 @@ def answer(plan: Plan, compared: list[tuple], found: Mapping) -> str:
     )
 
 
+def few_real(plan: Plan, output: str, found: Mapping) -> str:
+    """How many real volumes the baseline of an output has, from which others differ."""
+    base = [c for c in plan.cells if (c.output, c.method) == (output, "baseline")]
+    done = {cell.modality: finished(cell, found) for cell in base}
+    counts = (f"{_counts(own, m)} of {m.upper()}" for m, own in done.items() if own)
+    return f"Few real volumes: {' and '.join(counts) or 'no result yet'}."
+
+
 def _counts(done: Iterable[Mapping], modality: str) -> str:
     """How many real volumes the seeds trained on: as subjects have several, they may differ."""
     return _range(record["real"][modality] for record in done)
@@ -368,11 +387,12 @@ def provenance(plan: Plan, output: str, workdir: Path, found: Mapping) -> str:
     """Command, commit, seeds of what is shown, data; and the trials without result, by name."""
     own = [found[t.name] for t in plan.wanted([output]) if t.name in found]
     done = [row for row in own if row["status"] == FINISHED]
-    shown = (shared_seeds(plan, methods, found) for methods in beside(plan, output).values())
-    seeds = sorted({seed for methods in shown for own in methods.values() for seed in own})
+    shown = (shared_seeds(plan, points, found) for points in beside(plan, output).values())
+    seeds = sorted({seed for points in shown for own in points.values() for seed in own})
     command = Path(workdir) / COMMAND
+    typed = command.read_text(encoding="utf-8").strip() if command.exists() else "reproduce():"
     lines = [
-        f"- command: `{command.read_text().strip() if command.exists() else 'reproduce()'}`",
+        f"- command: `{typed} --only={output}`",
         f"- commit: {_listed(commit for row in done for commit in commits_of(row))}",
         f"- seeds: {_listed(map(str, seeds))}; judges: {plan.base.judge.seed}",
         f"- data (sha256 of the store): {_listed(row['data'] for row in done)}",

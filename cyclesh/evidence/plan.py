@@ -248,7 +248,8 @@ class _Builder(Arms):
                     self.cell("flood", name, modality, DICE, None, trials)
 
 
-# What a table's arms are compared in: (output, better, worse, primary).
+# What a table's arms are compared in: (output, better, worse, primary). Where nothing stands at the
+# x of the better one, the worse is what the figure has at 0: nothing translated, nothing added.
 COMPARED = (
     ("table1", "sc", "no_sc", True),
     ("table1", "sc", "sc_gamma1", False),
@@ -261,19 +262,25 @@ COMPARED = (
     ("figure3", "ours", "cyclegan", False),
     ("figure7", "ours", "baseline", False),
     ("figure7", "ours", "ada", False),
+    ("figure7", "ada", "baseline", False),
     ("figure8", "real", "ada", False),
     ("figure8", "ours", "ada", False),
+    ("figure8", "real", "baseline", False),
+    ("figure8", "ada", "baseline", False),
+    ("figure8", "ours", "baseline", False),
     ("scratch", "scratch", "ours", False),
     ("flood", "ours_flooded", "ada_flooded", False),
     ("flood", "ada_flooded", "ada", False),
     ("flood", "ours_flooded", "ours", False),
+    ("flood", "ada_flooded", "baseline", False),
+    ("flood", "ours_flooded", "baseline", False),
 )
 # Differences of differences: (output, name of the one, name of the one that is taken off it).
 COMPARED_BEYOND = (("flood", "ours_flooded - ours", "ada_flooded - ada"),)
 
 
 def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
-    """Every pair of COMPARED cells that stand beside each other (same modality, measure, x).
+    """Every pair of COMPARED cells: of a modality and a measure, at the same x or the worse at 0.
 
     Then the differences between them that COMPARED_BEYOND names.
     """
@@ -281,7 +288,8 @@ def comparisons(cells: Iterable[Cell]) -> list[Comparison]:
     found = []
     for output, better, worse, primary in COMPARED:
         for key, cell in by_key.items():
-            partner = by_key.get((output, worse, *key[2:]))
+            beside = (by_key.get((output, worse, *key[2:4], x)) for x in (key[4], 0))
+            partner = next(filter(None, beside), None)
             if key[:2] == (output, better) and partner:
                 found.append(Comparison(f"{better} - {worse}", cell, partner, primary))
     place = attrgetter("better.output", "name", "better.modality", "better.measure", "better.x")

@@ -19,7 +19,7 @@ from cyclesh.run import FREE_FIELDS
 from cyclesh.runtime.checkpoint import saved_steps
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases
-from cyclesh.workdir import CHECKPOINTS, DATA
+from cyclesh.workdir import CHECKPOINTS, DATA, read_as, read_json
 
 RUNS = "runs"  # the folder of workdirs NAME/ and records NAME.json
 FINISHED, NON_FINITE, NO_PARENT = "finished", "non-finite loss", "parent failed"
@@ -36,13 +36,20 @@ def record_path(workdir: Path, name: str) -> Path:
 def read_record(workdir: Path, name: str) -> dict | None:
     """The record of a settled trial; None while there is none."""
     path = record_path(workdir, name)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _read(path) if path.exists() else None
 
 
 def read_records(workdir: Path) -> dict[str, dict]:
-    """All of a folder that holds runs/NAME.json, by name."""
-    paths = sorted((Path(workdir) / RUNS).glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    """All of a folder that holds runs/NAME.json, by name. Raises UserError for what is none."""
+    return {path.stem: _read(path) for path in sorted((Path(workdir) / RUNS).glob("*.json"))}
+
+
+def _read(path: Path) -> dict:
+    record = read_json(path)
+    with read_as(path, "the record of a trial"):
+        if record["status"] == FINISHED:
+            record["test"], record["cases"]
+    return record
 
 
 def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, more: dict) -> None:
@@ -67,8 +74,13 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
 
 
 def write_failed(plan: Plan, trial: Trial, workdir: Path, status: str, message: str) -> None:
-    """The record of a trial without scores; tables name it."""
-    message = message.replace(str(Path(workdir) / RUNS / trial.name), trial.name)
+    """The record of a trial without scores; tables name it.
+
+    Of a loss that was not finite it keeps the step and the volumes, since records are published:
+    neither the folder, nor the advice of a run by itself.
+    """
+    _, at_step, rest = message.partition(": step ")
+    message = f"{trial.name}: step {rest.partition('; ')[0]}" if at_step else message
     record = {**_heading(plan, trial, workdir, status), "message": message}
     write_json(record_path(workdir, trial.name), record)
 

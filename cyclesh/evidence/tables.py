@@ -39,41 +39,53 @@ def finished(cell: Cell, found: Mapping[str, dict]) -> list[dict]:
     return [found[name] for name in cell.trials if is_done(found.get(name))]
 
 
-def beside(plan: Plan, output: str) -> dict[tuple, dict[str, tuple[str, ...]]]:
-    """What an output shows beside each other: {(modality, x): {method: its trials}}.
+Points = Mapping[tuple[str, float | None], tuple[str, ...]]  # {(method, x): its trials}
+
+
+def panel_of(cell: Cell) -> tuple[str, bool]:
+    """What tells a table or a plot from others of its output: its cells are read together.
+
+    In Figure 7, shares of the real data (x up to 1) are a plot of their own.
+    """
+    return cell.modality, cell.output == "figure7" and 0 < cell.x <= 1
+
+
+def beside(plan: Plan, output: str) -> dict[tuple, Points]:
+    """What an output shows beside each other, by the panel: a table's rows, a plot's points.
 
     Where it has no cells, all of its trials by their arms.
     """
-    found: dict[tuple, dict[str, tuple[str, ...]]] = {}
+    found: dict[tuple, dict] = {}
     for cell in (cell for cell in plan.cells if cell.output == output):
-        found.setdefault((cell.modality, cell.x), {})[cell.method] = cell.trials
+        found.setdefault(panel_of(cell), {})[cell.method, cell.x] = cell.trials
     if found:
         return found
-    arms: dict[str, tuple[str, ...]] = {}
+    arms: dict[tuple, tuple[str, ...]] = {}
     for name in plan.needs[output]:
-        arms[plan.trials[name].arm] = (*arms.get(plan.trials[name].arm, ()), name)
-    return {(None, None): arms}
+        arm = plan.trials[name].arm, None
+        arms[arm] = (*arms.get(arm, ()), name)
+    return {("", False): arms}
 
 
 def shared_seeds(
-    plan: Plan, methods: Mapping[str, Iterable[str]], found: Mapping[str, dict]
-) -> dict[str, set[int]]:
-    """The seeds that each of these methods' means is over: those that all have finished.
+    plan: Plan, points: Points, found: Mapping[str, dict]
+) -> dict[tuple[str, float | None], set[int]]:
+    """The seeds that each of these means is over: those that all of them have finished.
 
-    So no mean is above another for its seeds. A method without any result does not count.
+    So no mean is above another for its seeds. One without any result does not count.
     """
     seeds = {
-        method: {plan.trials[name].seed for name in names if is_done(found.get(name))}
-        for method, names in methods.items()
+        point: {plan.trials[name].seed for name in names if is_done(found.get(name))}
+        for point, names in points.items()
     }
-    common = [own for method, own in seeds.items() if own and method not in APART]
-    return {method: own.intersection(*common) for method, own in seeds.items()}
+    common = [own for (method, _), own in seeds.items() if own and method not in APART]
+    return {point: own.intersection(*common) for point, own in seeds.items()}
 
 
 def shared(plan: Plan, cell: Cell, found: Mapping[str, dict]) -> list[dict]:
-    """As `finished`, of the seeds alone that the methods beside it have, too."""
-    methods = beside(plan, cell.output)[cell.modality, cell.x]
-    seeds = shared_seeds(plan, methods, found)[cell.method]
+    """As `finished`, of the seeds alone that all beside it have, too."""
+    points = beside(plan, cell.output)[panel_of(cell)]
+    seeds = shared_seeds(plan, points, found)[cell.method, cell.x]
     return [record for record in finished(cell, found) if record["seed"] in seeds]
 
 
@@ -201,8 +213,8 @@ def displacement_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
     groups: dict[tuple, list[float]] = {}
     (arms,) = beside(plan, "displacement").values()
     seeds = shared_seeds(plan, arms, found)
-    for arm, name in ((arm, name) for arm, names in arms.items() for name in names):
-        shown = plan.trials[name].seed in seeds[arm]
+    for point, name in ((point, name) for point, names in arms.items() for name in names):
+        arm, shown = point[0], plan.trials[name].seed in seeds[point]
         for row in found[name]["displacement"] if shown else ():
             for measure in MEASURED:
                 key = (arm, row["modality"], measure, float(row["step"]))
@@ -282,10 +294,10 @@ def difference_row(comparison: Comparison, value: Difference) -> dict:
 def ratio_rows(plan: Plan, found: Mapping[str, dict]) -> list[dict]:
     """`gap_ratios` of Figure 8, both differences over the seeds that all three methods share."""
     paired = {}
-    for methods in beside(plan, "figure8").values():
-        seeds = shared_seeds(plan, methods, found)
-        for method, names in methods.items():
-            paired |= {n: found[n] for n in names if plan.trials[n].seed in seeds[method]}
+    for points in beside(plan, "figure8").values():
+        seeds = shared_seeds(plan, points, found)
+        for point, names in points.items():
+            paired |= {n: found[n] for n in names if plan.trials[n].seed in seeds[point]}
     return gap_ratios(differences(plan, "figure8", paired))
 
 

@@ -1,6 +1,7 @@
 """Curves with error bars, and grids of slices: the paper's figures as matplotlib figures."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from cyclesh.scoring.overlay import draw_outlined
 from cyclesh.scoring.style import MUTED, line_colour, plot_style, structure_colour
 
 STYLES = ("-", "--", "-.", ":")  # with the markers, tell lines apart without colour
+NOTE_POINTS = 6.5
+LETTER_INCHES = 0.58 * NOTE_POINTS / 72  # of the note, in the mean
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -68,9 +71,13 @@ def curves_figure(panels: Sequence[Panel], note: str = "") -> Figure:
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> list[Line2D]:
-    """Draws it; returns what its lines and levels look like, for a legend."""
-    handles = []
-    for line in panel.lines:
+    """Draws it; returns what its lines and levels look like, for a legend.
+
+    Lines stand a little apart along x, so that no bar hides another.
+    """
+    handles, places = [], sorted({x for line in panel.lines for x in line.x})
+    apart = 0.012 * (places[-1] - places[0] or 2 * places[0]) if places else 0.0
+    for number, line in enumerate(panel.lines):
         looks = {
             "color": line_colour(line.colour),
             "linestyle": STYLES[line.style % len(STYLES)],
@@ -78,12 +85,15 @@ def _draw_panel(axis: Axes, panel: Panel) -> list[Line2D]:
             "markersize": 4,
         }
         bars = [0.0 if sd is None else sd for sd in line.sd]
-        axis.errorbar(line.x, line.mean, yerr=bars, capsize=2, **looks)
+        shift = apart * (number - (len(panel.lines) - 1) / 2)
+        axis.errorbar([x + shift for x in line.x], line.mean, yerr=bars, capsize=2, **looks)
         handles.append(Line2D([], [], label=line.label, **looks))
     for label, height in panel.levels:
         looks = {"color": MUTED, "linewidth": 0.9, "linestyle": ":"}
         axis.axhline(height, **looks)
         handles.append(Line2D([], [], label=label, **looks))
+    if len(places) == 1:
+        axis.set_xlim(0, 2 * places[0])  # else an axis of nothing but that point
     axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     return handles
 
@@ -115,13 +125,14 @@ def _draw_tile(axis: Axes, tile: Tile) -> None:
 
 
 def _footer(figure: Figure, note: str, rows: int = 1) -> None:
-    """Room for a legend of so many rows and, where there is one, a line below everything."""
-    height = figure.get_figheight()
-    room = 0.35 + 0.2 * (rows - 1) if note or figure.legends else 0.0
+    """Room for a legend of so many rows and, where there is one, a note below everything."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(note, max(20, int(width / LETTER_INCHES)))
+    noted = 0.12 * len(lines)  # inches
+    room = 0.23 + noted + 0.2 * (rows - 1) if note or figure.legends else 0.0
     figure.tight_layout(rect=(0, room / height, 1, 1), h_pad=1)
     if note:
-        figure.text(
-            0.5, 0.03 / height, note, fontsize=6.5, color=MUTED, ha="center", va="bottom", wrap=True
-        )
+        text, looks = "\n".join(lines), {"fontsize": NOTE_POINTS, "color": MUTED}
+        figure.text(0.5, 0.03 / height, text, ha="center", va="bottom", **looks)
     for legend in figure.legends:
-        legend.set_bbox_to_anchor((0.5, (0.12 if note else 0.02) / height))
+        legend.set_bbox_to_anchor((0.5, max(noted, 0.02) / height))
