@@ -17,7 +17,7 @@ def fields() -> ConfigDict:
     """All fields with their defaults, at the paper's scale; presets change them below."""
     c = ConfigDict()
     c.method = "joint"  # name of the method; its settings are in cyclesh/methods.py
-    c.preset = "mmwhs"  # which of PRESETS was applied last
+    c.preset = "mmwhs"  # which of PRESETS was applied
     c.moves = ("gen", "disc", "seg")  # the networks that the method updates
     c.seed = 0  # of initialisation, data order, augmentation and pool
     c.batch = 1  # volumes of each domain a step, over all devices (ours; CycleGAN's)
@@ -104,7 +104,7 @@ def fields() -> ConfigDict:
     s.epoch_steps = 0  # steps of an epoch instead, whatever the batch and the data; 0: one pass
     # segmentors alone on real data; the paper: 100, "for the purpose of fast experimenting"
     s.pretrain_seg_epochs = 0
-    s.pretrain_gan_epochs = 0  # then G and D with gamma 0; the paper: 60. Then the method
+    s.pretrain_gan_epochs = 0  # then G and D; the paper: 60. Then the method
     s.pretrain_gan_shape = 0.0  # gamma while G and D are pre-trained (ours; S rests meanwhile)
     s.constant_epochs = 50  # of the method at full rate
     s.decay_epochs = 50  # of the method while the rates fall linearly to 0

@@ -62,7 +62,7 @@ class Workload:
     config: ConfigDict
     nets: Players
     optimisers: Players
-    phase: Phase  # the method's own; pre-training is part of it
+    phase: Phase  # whose step it is
     loader: Loader
     description: Description
 
@@ -223,7 +223,7 @@ def describe(work: Workload) -> str:
     """One step in words."""
     size = "x".join(map(str, (work.config.batch, *work.description.shape)))
     together = f", {work.devices} devices" if work.devices > 1 else ""
-    return f"{work.config.method} at {size}, {work.config.model.filters} filters{together}"
+    return f"{work.phase.name} at {size}, {work.config.model.filters} filters{together}"
 
 
 def plain_gflop(config: ConfigDict) -> float | None:

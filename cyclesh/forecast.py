@@ -1,6 +1,7 @@
 """What a training step will need, told before it is run: `--dry_run` of train and bench."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from cyclesh.run import (
     check_held_out,
     check_init,
     check_parents,
+    check_taught,
     check_workdir,
     subset_of,
 )
@@ -45,6 +47,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     """
     workdir = Path(workdir)
     settings.validate(config)
+    check_taught(config)
     check_workdir(config, workdir)
     data, description = foresee(config)
     listed = list_volumes(config)
@@ -63,7 +66,9 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     use_cores()  # before anything asks which devices there are
     work = make_workload(config, description)
     check_init(config, workdir, work.kept_shapes.params)
-    told = forecast_of(work)
+    # Where generators move in pre-training alone, that step is the largest.
+    heaviest = max(make_phases(config), key=lambda phase: ("gen" in phase.moves, phase.work))
+    told = forecast_of(replace(work, phase=heaviest))
     return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
 
 

@@ -121,12 +121,11 @@ def loop(
             save(run, kept, step, row, out)
         # Freed before the next step: with a device for each home it is a state in addition.
         kept = model = None
-        if step >= run.total_steps or stalled(run, out.log.rows):
+        if stop or step >= run.total_steps or stalled(run, out.log.rows):
             break
-        if stop:
-            out.checkpoints.wait()
-            raise Stopped(f"{run.workdir}: stopped at step {step}, state saved; run again to go on")
     out.checkpoints.wait()
+    if stop or stopping():  # asked since, as in a last validation
+        raise Stopped(f"{run.workdir}: stopped at step {step}, state saved; run again to go on")
     return step
 
 
@@ -163,8 +162,8 @@ def model_of(
     """What a validation scores: the networks that have learned something by then."""
     if run.mesh is not None:
         params = on_one_device(params)
-    gen = params.gen if run.has_learned("gen", step) else None
-    return Model(forward, gen, params.seg, judge)
+    gen, seg = (getattr(params, n) if run.has_learned(n, step) else None for n in ("gen", "seg"))
+    return Model(forward, gen, seg, judge)
 
 
 def save(run: Run, kept: TrainState, step: int, row: dict, out: Outputs) -> None:

@@ -68,9 +68,10 @@ def look(
 
 
 def whole_grid(source: Grid, spacing_mm: tuple[float, ...]) -> Grid:
-    """The networks' grid over all of a scan, its sides rounded up by at most a quarter.
+    """The networks' grid over all of a scan, its sides rounded up.
 
-    So scans of about one size share one compiled program.
+    So scans of about one size share one compiled program. Sides of 32 voxels or more grow by a
+    quarter at most.
     """
     cover = covering_grid(source, spacing_mm)
     steps = [max(8, 2 ** (n.bit_length() - 3)) for n in cover.shape]

@@ -33,6 +33,7 @@ from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
 from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_as, read_config, read_json
 
+PRETRAINED_BY = {"seg": "pretrain_seg_epochs", "gen": "pretrain_gan_epochs"}
 # Fields that a run may be continued with another value of.
 FREE_FIELDS = (
     "steps",
@@ -62,6 +63,7 @@ class Run:
     optimisers: Players
     phases: tuple[Phase, ...]
     epoch_steps: int
+    generation: int  # of its networks, see `generation_of`
 
     @cached_property
     def nets(self) -> Players:
@@ -158,16 +160,18 @@ def build_run(config: ConfigDict, workdir: Path, store: Store) -> Run:
     check_held_out(store)
     subset = subset_of(config, store)
     augment = Augment(**config.augment.to_dict())
+    generation = generation_of(config, Path(workdir))
     epoch_steps = config.schedule.epoch_steps or subset.epoch_steps(config.batch)
     return Run(
         config=config,
         workdir=Path(workdir),
         store=store,
-        loader=Loader(store, subset, augment, config.batch, order_seed(config)),
+        loader=Loader(store, subset, augment, config.batch, order_seed(config.seed, generation)),
         make_nets=partial(state.make_networks, config, store.description.classes),
         optimisers=state.make_optimisers(config, epoch_steps),
         phases=state.make_phases(config),
         epoch_steps=epoch_steps,
+        generation=generation,
     )
 
 
@@ -182,15 +186,28 @@ def check_held_out(store: Store | Roster) -> None:
                 )
 
 
-def order_seed(config: ConfigDict) -> int:
+def generation_of(config: ConfigDict, workdir: Path) -> int:
+    """0 for a run that begins with fresh networks; else one more than the latest of its parents.
+
+    It is kept in data.json, since parents may be gone when a run is resumed.
+    """
+    own, parents = workdir / DATA, [Path(parent) for parent in config.init.values() if parent]
+    if own.is_file():
+        return read_json(own).get("generation", int(bool(parents)))
+    known = [parent / DATA for parent in parents if (parent / DATA).is_file()]
+    of_parents = [read_json(path).get("generation", 0) for path in known]
+    return 1 + max(of_parents, default=0) if parents else 0
+
+
+def order_seed(seed: int, generation: int) -> int:
     """Of the order of the volumes and of how each is augmented.
 
-    A run that goes on from networks of another one of its seed, which began with fresh ones, has
-    another order: else they would meet every volume again just as they did there.
+    A run that goes on from networks of another one of its seed has another order: else they would
+    meet every volume again just as they did there.
     """
-    if not any(config.init.values()):
-        return config.seed
-    return int(np.random.SeedSequence([config.seed, 1]).generate_state(1)[0])
+    if not generation:
+        return seed
+    return int(np.random.SeedSequence([seed, generation]).generate_state(1)[0])
 
 
 def subset_of(config: ConfigDict, store: Store | Roster) -> Subset:
@@ -302,6 +319,7 @@ def record_data(run: Run) -> None:
             "windows": {m: list(store.window(m)) for m in store.description.modalities},
             "sha256": store.sha256,
             "split_sha256": store.split_sha256,
+            "generation": run.generation,
             "real": ids(subset.real),
             "source": ids(subset.source),
             "images": {
@@ -383,6 +401,24 @@ def check_init(config: ConfigDict, workdir: Path, shapes: Players) -> None:
     """Raises UserError where a run that is yet to begin lacks networks that `init` names."""
     if not (workdir / CONFIG).exists():
         load_init(config, shapes)
+
+
+def check_taught(config: ConfigDict) -> None:
+    """Raises UserError where a phase would learn from networks that nothing has trained.
+
+    From segmentors by shape consistency, from generators by the volumes that segmentors read;
+    networks that move in a phase learn together.
+    """
+    known = {name for name, parent in config.init.items() if parent}
+    for phase in state.make_phases(config):
+        known |= set(phase.moves)
+        needed = {"seg"} if phase.shape_weight else set()
+        needed |= {"gen"} if phase.reads_translations and "seg" in phase.moves else set()
+        for name in sorted(needed - known):
+            raise UserError(
+                f"--config: {phase.name} would learn from {name} networks that nothing has "
+                f"trained; set schedule.{PRETRAINED_BY[name]} to 1 or more, or give init.{name}"
+            )
 
 
 def check_parents(run: Run) -> None:

@@ -50,7 +50,7 @@ def split_argument(argument: str) -> tuple[str, dict[str, str]]:
 
 
 def apply_items(config: ConfigDict, items: Mapping[str, str]) -> None:
-    """Set the fields that the short keys stand for (README, "Keys"), in place."""
+    """Set the fields that the short keys (README) stand for, in place."""
     for key, text in items.items():
         if key.startswith("real_") and len(key) > len("real_"):
             amount = _amount(key, text)
@@ -133,7 +133,8 @@ KEYS: dict[str, Callable[[ConfigDict, str, str], None]] = {
 }
 
 
-# Fields by the numbers that they may hold; every number of the config is in one of the rows.
+# Fields by the numbers that they may hold; every number of the config is in one of the rows,
+# but for `data.synthetic` and `phantom.subjects`, which have checks of their own.
 ONE_OR_MORE = (
     "batch model.filters model.depth model.residual_blocks log.row_steps schedule.patience "
     "compute.depth_devices"
@@ -142,7 +143,7 @@ ZERO_OR_MORE = (
     "steps seed data.processes data.split_seed phantom.seed phantom.extra judge.seed "
     "phantom.cohort_difference model.gan_init_std loss.cycle loss.shape loss.identity loss.disc "
     "loss.seg_real loss.seg_fake loss.seg_rec loss.pool_size optim.clip_norm "
-    "augment.shift_mm augment.rotate_deg augment.scale log.report_cases log.keep_every_steps "
+    "augment.shift_mm augment.rotate_deg log.report_cases log.keep_every_steps "
     "schedule.pretrain_seg_epochs schedule.pretrain_gan_epochs schedule.constant_epochs "
     "schedule.decay_epochs schedule.from_epoch schedule.min_delta schedule.pretrain_gan_shape "
     "schedule.epoch_steps "
@@ -225,13 +226,6 @@ def _validate_method(config: ConfigDict, require: Callable) -> None:
         not judged or config.init.seg or config.seed != config.judge.seed,
         "seed",
         "the judges have it, and segmentors that begin as they did would please them: use another",
-    )
-    shaped = loss.shape and schedule.pretrain_gan_shape and schedule.pretrain_gan_epochs
-    require(
-        not shaped or bool(schedule.pretrain_seg_epochs or config.init.seg),
-        "schedule.pretrain_seg_epochs",
-        "generators are pre-trained with shape consistency by segmentors that know something: use "
-        "1 or more, give init.seg, or set schedule.pretrain_gan_shape to 0",
     )
     epochs = schedule.constant_epochs + schedule.decay_epochs
     require(epochs >= 1, "schedule.constant_epochs", "give the method at least one epoch")

@@ -26,6 +26,7 @@ from cyclesh.run import (
     check_data,
     check_init,
     check_parents,
+    check_taught,
     check_workdir,
     claim_workdir,
     cut_off,
@@ -51,6 +52,7 @@ def train(
     settings.validate(config)
     set_up_training(cache_folder("compiled"))
     workdir = Path(workdir)
+    check_taught(config)
     check_workdir(config, workdir)
     quiet = quiet or not is_first()
     store = open_store(config, progress=not quiet)
@@ -75,7 +77,7 @@ def train(
 @contextmanager
 def alone(run: Run) -> Iterator[None]:
     """Make the workdir this run's, and this process the only one that trains there."""
-    check_data(run)  # before a folder is made; `claim` asks again, as this may wait for another run
+    check_data(run)  # before a folder is made; `claim` asks again: this may wait for another run
     make_workdir(run.workdir)
     busy = (
         f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"
@@ -86,7 +88,11 @@ def alone(run: Run) -> Iterator[None]:
 
 
 def claim(run: Run) -> None:
-    """Make the workdir this run's, unless it began on other data: then nothing is written."""
+    """Make the workdir this run's, unless it is another's or began on other data.
+
+    Raises UserError where it is; then nothing is written.
+    """
+    check_workdir(run.config, run.workdir)
     check_data(run)
     claim_workdir(run.config, run.workdir)
     record_data(run)

@@ -185,6 +185,14 @@ def test_preview_refuses_what_the_phantom_has_not(tmp_path, items):
         forecast.preview(default.build(f"tiny,{items}", "joint"), tmp_path / "run")
 
 
+def test_a_run_is_told_of_its_largest_step(tmp_path):
+    """Which for ADA is that of pre-training, where generators move, too."""
+    config = default.build("tiny,filters=2", "ada")
+    config.schedule.pretrain_gan_epochs = 1
+    told = forecast.preview(config, tmp_path / "run")
+    assert "pretrain_gan at 1x16x24x24" in told
+
+
 def test_both_dry_runs_foretell_one_step(tmp_path):
     words = ["--config=configs/joint.py:tiny", "--dry_run"]
     train = spawn(*words, f"--workdir={tmp_path / 'run'}")

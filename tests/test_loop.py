@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
 from configs import default
-from cyclesh import compiling, state
+from cyclesh import compiling, loop, state
 from cyclesh.compiling import lower_step
 from cyclesh.loop import log_slices, stalled, validation_score
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -124,6 +125,24 @@ def test_a_run_that_stops_early_is_scored_and_finished_and_goes_on_exactly(tmp_p
 
 
 @pytest.mark.slow
+def test_a_signal_in_the_last_validation_is_not_lost(tmp_path, capfd, monkeypatch):
+    store, validated = write_store(tmp_path / "balls"), loop.validated
+
+    def interrupted(*args) -> dict:
+        signal.raise_signal(signal.SIGTERM)
+        return validated(*args)
+
+    words = [*run_words(store, "baseline", "epochs=2"), f"--workdir={tmp_path / 'run'}"]
+    words.append("--config.log.validate_epochs=2.0")
+    monkeypatch.setattr(loop, "validated", interrupted)
+    done = call(capfd, *words)
+    assert done.status == 75 and "state saved" in done.err
+    assert not (tmp_path / "run" / "results.json").exists()
+    monkeypatch.undo()
+    assert call(capfd, *words).status == 0
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 def test_each_phase_is_compiled_once_and_only_the_method_s_own_can_be_best(
     tmp_path, capfd, monkeypatch
 ):

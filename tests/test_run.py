@@ -21,6 +21,7 @@ from cyclesh.run import (
     as_trees,
     build_run,
     check_parents,
+    check_taught,
     check_workdir,
     claim_workdir,
     first_state,
@@ -148,6 +149,46 @@ def test_networks_that_go_on_meet_volumes_in_another_order_than_they_did(store, 
     assert not [step for step in range(6) if np.array_equal(images[0][step], images[1][step])]
     assert fresh.seed == config.seed
     assert fresh.subset == further.subset
+
+
+def test_no_generation_of_networks_meets_volumes_in_the_order_of_another(store, tmp_path):
+    config, seeds = tiny_config("baseline"), []
+    for generation in range(4):
+        run = build_run(config, tmp_path / str(generation), Store.open(store))
+        claim_workdir(config, run.workdir)
+        record_data(run)
+        assert run.generation == generation
+        seeds.append(run.loader.seed)
+        config.init.seg = str(run.workdir)
+    assert len(set(seeds)) == 4
+    shutil.rmtree(tmp_path / "1")  # of a run that is resumed, parents may be gone
+    config.init.seg = str(tmp_path / "1")
+    assert build_run(config, tmp_path / "2", Store.open(store)).loader.seed == seeds[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "init", "said"),
+    [
+        ("joint", {"pretrain_gan_shape": 1.0, "pretrain_gan_epochs": 1}, {}, "pretrain_seg_epochs"),
+        ("joint", {"pretrain_gan_epochs": 1}, {}, ""),
+        ("joint", {"pretrain_gan_shape": 1.0, "pretrain_gan_epochs": 1}, {"seg": "a"}, ""),
+        ("ada", {}, {}, "would learn from gen networks"),
+        ("ada", {"pretrain_gan_epochs": 1}, {}, ""),
+        ("ada", {}, {"gen": "a"}, ""),
+        ("gan", {}, {}, ""),
+        ("baseline", {}, {}, ""),
+    ],
+)
+def test_nothing_learns_from_networks_that_nothing_has_trained(method, fields, init, said):
+    config = tiny_config(method)
+    config.schedule.update(fields)
+    config.init.update(init)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_taught(config)
+    if method == "gan":
+        config.loss.shape = 1.0
+        with pytest.raises(UserError, match="gan would learn from seg networks"):
+            check_taught(config)
 
 
 def test_volumes_that_are_only_translated_are_none_where_nothing_is(store, tmp_path):

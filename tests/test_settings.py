@@ -293,16 +293,6 @@ def test_what_the_data_are_is_said_as_in_their_own_file(field, value):
     assert refusal(validate, config).startswith(f"--config: {field}")
 
 
-def test_segmentors_that_guide_generators_know_something():
-    config = default.build("", "joint")
-    config.schedule.pretrain_seg_epochs = 0
-    assert "schedule.pretrain_seg_epochs is 0" in refusal(validate, config)
-    config.init.seg = "runs/baseline"
-    validate(config)
-    config.init.seg, config.schedule.pretrain_gan_shape = "", 0.0
-    validate(config)
-
-
 def test_some_epoch_and_some_volumes_must_remain():
     config = default.build("mmwhs", "joint")
     config.schedule.constant_epochs = config.schedule.decay_epochs = 0

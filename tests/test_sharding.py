@@ -255,6 +255,8 @@ def test_homes_share_devices_that_would_do_nothing_else(monkeypatch):
     assert homes(compute(0, 1, homes=0), 1, cpus) == 2
     assert homes(compute(0, 1, homes=1), 1, cpus) == 1
     assert homes(compute(0, 2, homes=0), 1, cpus) == 1
+    assert homes(compute(2, 1, homes=0), 2, cpus) == 1  # the batch has them
+    assert homes(compute(0, 1, homes=0), 2, cpus) == 2
     saving = compute(0, 1, homes=0)
     saving.save_memory = True
     assert homes(saving, 1, cpus) == 1

@@ -85,7 +85,8 @@ def _homes(compute, batch: int, devices: Sequence) -> int:
     if compute.home_devices or compute.depth_devices > 1:
         return compute.home_devices or 1
     if devices[0].platform == "cpu":  # two hold the arrays of twice as many layers
-        return 2 if cores_are_devices() and not compute.save_memory else 1
+        free = compute.data_devices < 2  # else the batch has them
+        return 2 if free and cores_are_devices() and not compute.save_memory else 1
     mine = len(devices) // jax.process_count()
     if jax.process_count() > 1 and mine % 2 and (mine > 1 or len(devices) % 2):
         return 1  # pairs would lie across processes, or one device be left over
