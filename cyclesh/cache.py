@@ -1,7 +1,7 @@
 """What runs share: the phantom, prepared stores, judges, compiled programs.
 
 All of it lies under $CYCLESH_CACHE (default ~/.cache/cyclesh), can be deleted at any time, and is
-named by a hash of what it was made from, so nothing in it is ever stale.
+named by a hash of what it was made from; of a raw folder, by its files' names, sizes and dates.
 """
 
 import fcntl

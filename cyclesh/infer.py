@@ -1,5 +1,6 @@
 """A trained model put to new scans, one or a folder of them; what is written is in `outputs`."""
 
+import errno
 import sys
 import time
 from collections.abc import Set
@@ -81,21 +82,26 @@ def run(
     model = load(workdir, checkpoint, pass_voxels)
     task = completed(task, model)
     single = source.is_file() or scans.is_series(source)
+    if source.is_dir() and single and not quiet:
+        for name in scans.beside_series(source):
+            _say(f"warning: {source}: is taken for one DICOM series; {name} is left out")
     jobs = [_job(source, target)] if single else _jobs(source, target, model, task, quiet)
     use_compilation_cache(cache_folder("compiled"))
     tally, begin = Tally(), time.monotonic()
     for number, job in enumerate(jobs, start=1):
-        if job.target.exists() and not overwrite:
-            tally.skipped += 1
-            continue
         try:
+            if job.target.exists() and not overwrite:
+                tally.skipped += 1
+                continue
             _require_own(task, job, overwrite)
             line = _one(model, task, job)
             tally.done += 1
-        except UserError as error:
-            if single:
+        except (UserError, OSError) as error:
+            too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+            if single or not (too_long or isinstance(error, UserError)):
                 raise
-            line, tally.failed = str(error), (*tally.failed, job.scan)
+            line = f"{job.scan}: its results' names are too long" if too_long else str(error)
+            tally.failed = (*tally.failed, job.scan)
         if line and (not quiet or job.scan in tally.failed):
             left_s = (time.monotonic() - begin) / number * (len(jobs) - number)
             _say(line if single else f"[{number}/{len(jobs)}, {left_s:.0f} s left] {line}")
@@ -123,7 +129,7 @@ def _one(model: Deployed, task: Task, job: Job) -> str:
     """Reads, computes and writes one scan; a line about it."""
     source = Source(job.scan, *scans.read_scan(job.scan))
     rule = model.description.window(task.modality)
-    for doubt in scans.doubts(source.scan, source.header, task.modality, rule):
+    for doubt in scans.doubts(source.scan, task.modality, rule):
         _say(f"warning: {job.scan}: {doubt}")
     seen = region.look(
         model,

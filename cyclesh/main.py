@@ -106,9 +106,14 @@ def evaluate() -> int:
 
 
 def verify() -> int:
+    from cyclesh.data.description import DATASET_JSON
     from cyclesh.data.locate import verify_for
     from cyclesh.data.nifti import publish
 
+    if FLAGS.output and Path(FLAGS.output).suffix != ".json":
+        raise UserError(f"--output={FLAGS.output}: the faults are written as JSON; name a .json")
+    if FLAGS.output and Path(FLAGS.output).name == DATASET_JSON:
+        raise UserError(f"--output={FLAGS.output}: describes data; name another .json")
     report = verify_for(training_config(), need("input"), progress=not FLAGS.quiet)
     print(report.to_table())
     if FLAGS.output:
@@ -119,8 +124,8 @@ def verify() -> int:
 def prepare() -> int:
     from cyclesh import settings
     from cyclesh.data import prepare as preparing
-    from cyclesh.data.locate import parse_shard, recipe_of
-    from cyclesh.data.recipe import foretell
+    from cyclesh.data.locate import parse_shard, recipe_of, require_sound
+    from cyclesh.data.recipe import WHOLE, foretell
 
     config, shard = need_config(), parse_shard(FLAGS.shard)
     settings.validate(config)
@@ -128,8 +133,14 @@ def prepare() -> int:
     if FLAGS.dry_run:
         print(foretell(recipe, shard))
         return 0
+    if shard[0] == 0:
+        require_sound(config, recipe, progress=not FLAGS.quiet)
     workers = config.data.processes or None
     store = preparing.prepare(recipe, processes=workers, progress=not FLAGS.quiet, shard=shard)
+    if store is None and shard == WHOLE:
+        raise UserError(
+            f"{FLAGS.output}: another prepare, with other settings, works there; name another one"
+        )
     print(f"{FLAGS.output}: " + (preparing.describe(store) if store else "shard done"))
     return 0
 
@@ -439,6 +450,11 @@ def status_of(work: Callable[[], int]) -> int:
         print(f"cyclesh: {what}", file=sys.stderr)
         return 2
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            print(
+                f"cyclesh: {error.filename}: {error.strerror}; use a shorter one", file=sys.stderr
+            )
+            return 2
         if disk_trouble(error) is None:
             raise
         what = error.filename or "the disk"

@@ -292,6 +292,13 @@ COMMANDS = {
     "evaluate on no split": ("--mode=evaluate --workdir=WORK --split=all", "--split=all"),
     "verify nothing": ("--mode=verify", "--input"),
     "verify what does not exist": ("--mode=verify --input=/no/such/folder", "/no/such/folder"),
+    "verify into a scan": ("--mode=verify --input=FOLDER --output=SCAN", "name a .json"),
+    "verify into the description": (
+        "--mode=verify --input=FOLDER --output=FOLDER/dataset.json", "describes data",
+    ),
+    "a name that no disc takes": (
+        f"{SEGMENT.replace('OUT', 'n' * 300 + '.nii.gz')}", "File name too long",
+    ),
     "verify an empty folder": ("--mode=verify --input=EMPTY", "EMPTY"),
     "prepare without config": ("--mode=prepare --input=FOLDER --output=NEW", "--config"),
     "prepare without input": (f"--mode=prepare {CONFIG} --output=NEW", "--input"),

@@ -195,6 +195,42 @@ def test_interrupted_work_goes_on(raw, tmp_path, monkeypatch):
     assert not (tmp_path / "s.partial").exists()
 
 
+def test_an_entry_vouches_for_no_files_that_another_recipe_was_replacing(
+    raw, tmp_path, monkeypatch
+):
+    whole = content(run(raw, tmp_path / "whole").root)
+    coarse = dataclasses.replace(BALLS, spacing_mm=(3, 3, 3))
+    original = preparing.write_text
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing, "_finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # all volumes and entries of the first recipe are there
+        run(raw, tmp_path / "s")
+    monkeypatch.setattr(preparing, "write_text", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # one volume of the other, and no entry of it
+        run(raw, tmp_path / "s", coarse)
+    monkeypatch.undo()
+    assert preparing.write_text is original
+    assert content(run(raw, tmp_path / "s").root) == whole
+
+
+def test_prepare_refuses_what_verify_calls_errors(raw, tmp_path, capfd):
+    (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
+    words = ("--mode=prepare", "--config=configs/joint.py", f"--input={raw}", "--quiet")
+    words += ("--config.model.depth=1",)
+    twin = raw / "ct_train"
+    for kind in ("image", "label"):
+        shutil.copy(twin / f"ct_train_1_{kind}.nii.gz", twin / f"ct_train_9_{kind}.nii.gz")
+    done = call(capfd, *words, f"--output={tmp_path / 's'}")
+    require_one_clear_line(done, "--mode=verify")
+    assert not (tmp_path / "s").exists()
+    for kind in ("image", "label"):
+        (twin / f"ct_train_9_{kind}.nii.gz").unlink()
+    assert call(capfd, *words, f"--output={tmp_path / 's'}").status == 0
+
+
 def test_partial_work_of_another_recipe_is_redone(raw, tmp_path):
     whole = content(run(raw, tmp_path / "whole").root)
     coarse = dataclasses.replace(BALLS, spacing_mm=(3, 3, 3))

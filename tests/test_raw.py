@@ -1,6 +1,7 @@
 """Which folders are understood, and which cases they hold."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,25 @@ def test_two_files_for_one_id(tmp_path):
     put(tmp_path / "b", "x/ct_1.nii", "y/ct_1.nii")
     with pytest.raises(UserError, match="ct_1 is also"):
         find_cases(tmp_path / "b", BALLS)
+
+
+def test_a_name_that_its_folder_contradicts_is_told(tmp_path):
+    put(tmp_path, "ct_mr/ct_1.nii.gz", "ct_mr/mr_1.nii.gz")
+    with pytest.raises(UserError, match="mr_1.nii.gz: its folder says ct, its name mr; rename"):
+        find_cases(tmp_path, BALLS)
+
+
+def test_folders_and_endings_in_upper_case(tmp_path):
+    put(tmp_path, "CT/Images/a.nii.gz", "CT/Labels/a.nii.gz", "MR_1_Image.nii", "MR_1_Label.nii")
+    cases = find_cases(tmp_path, BALLS)
+    assert ids(cases) == ["MR_1", "ct_a"] and all(case.label for case in cases)
+
+
+def test_a_folder_that_may_not_be_listed_is_told(tmp_path, monkeypatch):
+    put(tmp_path, "ct/images/a.nii.gz", "ct/labels/a.nii.gz", "ct_more/b.nii.gz")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "ct_more")
+    with pytest.raises(UserError, match="ct_more: may not be listed"):
+        find_cases(tmp_path, BALLS)
 
 
 def test_nothing_found_names_the_layouts(tmp_path):

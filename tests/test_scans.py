@@ -144,6 +144,33 @@ def with_a_malformed_position(folder: Path) -> None:
     path.write_bytes(content.replace(position, b"nowhere".ljust(len(position))))
 
 
+def replace_tag(path: Path, tag: str, new: bytes) -> None:
+    """Puts another text of the same length where a slice has its tag's."""
+    old = sitk.ReadImage(str(path)).GetMetaData(tag).encode()
+    content = path.read_bytes()
+    assert content.count(old) == 1 and len(new) <= len(old)
+    path.write_bytes(content.replace(old, new.ljust(len(old))))
+
+
+def with_a_slice_that_is_turned(folder: Path) -> None:
+    replace_tag(folder / "004.dcm", "0020|0037", b"1\\0\\0\\0\\0\\1")
+
+
+def with_a_slice_of_other_pixels(folder: Path) -> None:
+    replace_tag(folder / "004.dcm", "0028|0030", b"2\\2")
+
+
+def without_pixel_spacing(folder: Path) -> None:
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert content.count(b"\x28\x00\x30\x00") == 1
+        path.write_bytes(content.replace(b"\x28\x00\x30\x00", b"\x28\x00\x31\x00"))
+
+
+def with_dark_large_values(folder: Path) -> None:
+    replace_tag(folder / "004.dcm", "0028|0004", b"MONOCHROME1")
+
+
 def all_damaged(folder: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(b"\0" * 200)
@@ -158,8 +185,12 @@ def all_damaged(folder: Path) -> None:
         (with_another_series, "2 DICOM series"),
         (
             with_a_malformed_position,
-            "004.dcm: its position .0020,0032. is not three numbers",
+            "004.dcm: its position .0020,0032. is not 3 numbers",
         ),
+        (with_a_slice_that_is_turned, "004.dcm: has another orientation than"),
+        (with_a_slice_of_other_pixels, "004.dcm: has another pixel spacing than"),
+        (without_pixel_spacing, "dcm: a DICOM slice without pixel spacing .0028,0030."),
+        (with_dark_large_values, "004.dcm: is stored inverted .MONOCHROME1."),
         (with_a_slice_of_another_size, "cannot be read"),
         (all_damaged, "no readable DICOM slice"),
     ],
@@ -173,8 +204,25 @@ def test_a_faulty_series_is_refused(tmp_path, series, damage, said, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_one_dicom_file_is_no_scan(tmp_path, series):
+    with pytest.raises(UserError, match="003.dcm: is one DICOM slice; for a series name its fold"):
+        scans.read_scan(series / "003.dcm")
+    frames = tmp_path / "frames.dcm"
+    sitk.WriteImage(itk_image(np.ones(SHAPE, np.uint8), np.eye(4)), str(frames))
+    with pytest.raises(UserError, match="frames.dcm: is a multi-frame DICOM"):
+        scans.read_scan(frames)
+
+
+def test_scans_beside_the_slices_of_a_series_are_named(tmp_path, series):
+    folder = Path(shutil.copytree(series, tmp_path / "series"))
+    write_scan(folder / "ct_9.nii.gz", "ct")
+    (folder / "notes.txt").write_text("short")
+    assert scans.is_series(folder) and scans.beside_series(folder) == ["ct_9.nii.gz"]
+
+
 def test_other_files_beside_the_slices_do_no_harm(tmp_path, series):
     folder = Path(shutil.copytree(series, tmp_path / "series"))
+    (folder / "._000.dcm").write_bytes(b"of another system")
     (folder / "notes.txt").write_text("short")
     (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 50)
     assert scans.read_scan(folder)[0].grid.shape == SHAPE[::-1]
@@ -283,19 +331,77 @@ FIXED, PERCENTILE = ("fixed", -500.0, 500.0), ("percentile", 0.5, 99.5)
 
 
 def test_a_scan_that_may_be_another_modality_or_mirrored_is_doubted(tmp_path):
-    scan, header = scans.read_scan(write_scan(tmp_path / "ct.nii.gz", "ct"))
-    assert scans.doubts(scan, header, "ct", FIXED) == []
-    mr, mr_header = scans.read_scan(write_scan(tmp_path / "mr.nii.gz", "mr"))
-    assert scans.doubts(mr, mr_header, "mr", PERCENTILE) == []
-    (doubt,) = scans.doubts(mr, mr_header, "ct", FIXED)
+    scan, _ = scans.read_scan(write_scan(tmp_path / "ct.nii.gz", "ct"))
+    assert scans.doubts(scan, "ct", FIXED) == []
+    mr, _ = scans.read_scan(write_scan(tmp_path / "mr.nii.gz", "mr"))
+    assert scans.doubts(mr, "mr", PERCENTILE) == []
+    (doubt,) = scans.doubts(mr, "ct", FIXED)
     assert "no value below 0" in doubt and "is it ct?" in doubt
     air = np.where(scan.values < 0, np.float32(-1000), scan.values)
-    (doubt,) = scans.doubts(replace(scan, values=air), header, "mr", PERCENTILE)
+    (doubt,) = scans.doubts(replace(scan, values=air), "mr", PERCENTILE)
     assert "is it mr?" in doubt
-    header = header.copy()
-    header["sform_code"] = header["qform_code"] = 0
-    (doubt,) = scans.doubts(scan, header, "ct", FIXED)
-    assert "which side is left" in doubt
+
+
+def test_what_a_nifti_header_contradicts_itself_in_is_told_or_refused(tmp_path):
+    affine = affine_of("LPS", SPACING, SHAPE)
+    path = tmp_path / "scan.nii"
+
+    def patched(**fields) -> Path:
+        image = nib.Nifti1Image(voxels(affine), affine)
+        image.set_qform(affine, 1)
+        nib.save(image, path)
+        return patch_header(path, **fields)
+
+    for fields, said in (
+        ({"sform_code": 0, "qform_code": 0}, "which side is left"),
+        ({"pixdim": (-1, 1.5, 2, 5, 0, 0, 0, 0)}, "pixdim says"),
+        ({"quatern_b": 0, "quatern_c": 0, "quatern_d": 0}, "qform and sform"),
+    ):
+        scan, _ = scans.read_scan(patched(**fields))
+        assert said in " ".join(scans.doubts(scan, "ct", FIXED)), fields
+    with pytest.raises(UserError, match="scan.nii: gives its spacing in meters"):
+        scans.read_scan(patched(xyzt_units=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "without", "said"),
+    [
+        ("a.mha", ("DimSize = 12 10 14", "ElementSpacing = 1 2 3"), "TransformMatrix", "left"),
+        (
+            "a.mha",
+            ("DimSize = 12 10 14", "TransformMatrix = 1 0 0 0 1 0 0 0 1"),
+            "spacing",
+            "large",
+        ),
+        ("a.nrrd", ("spacings: 1 2 3",), "space", "left"),
+        ("a.nrrd", ("space dimension: 3", "space directions: (1,0,0) (0,1,0) (0,0,1)"), "", "left"),
+        ("a.nrrd", ("space dimension: 3",), "spacings", "large"),
+        (
+            "a.nrrd",
+            ("space: left-posterior-superior", "space directions: (1,0,0) (0,1,0) (nan,0,1)"),
+            "",
+            "large",
+        ),
+    ],
+)
+def test_headers_that_leave_the_place_open_are_doubted_and_without_spacing_refused(
+    tmp_path, name, fields, without, said
+):
+    raw = voxels(affine_of("LPS", SPACING, SHAPE)).T.tobytes()
+    if name.endswith("mha"):
+        head = ("ObjectType = Image", "NDims = 3", "BinaryData = True", *fields)
+        head += ("ElementType = MET_SHORT", "ElementDataFile = LOCAL")
+        text = "\n".join(head) + "\n"
+    else:
+        head = ("NRRD0004", "type: short", "dimension: 3", "sizes: 12 10 14", *fields)
+        text = "\n".join((*head, "encoding: raw", "endian: little")) + "\n\n"
+    (tmp_path / name).write_bytes(text.encode() + raw)
+    if said == "large":
+        with pytest.raises(UserError, match=f"{name}: its header does not say how large voxels"):
+            scans.read_scan(tmp_path / name)
+        return
+    scan, _ = scans.read_scan(tmp_path / name)
+    assert any("which side is left" in doubt for doubt in scans.doubts(scan, "ct", FIXED))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -68,11 +68,12 @@ def inspect(
     if case.label is None:
         faults.append(Fault(name, ERROR, "missing-label", "has no label file"))
     if image is not None:
-        faults += _header_faults(case.image, name)
+        faults += header_faults(read_header(case.image), stated_spacing_mm(case.image), name)
         faults += _spacing_faults(case.image, image.grid, name)
         faults += _intensity_faults(image.values, name, case.modality, description)
     if label is not None:
-        faults += _header_faults(case.label, file_name(case.label, root))
+        label_name, stated = file_name(case.label, root), stated_spacing_mm(case.label)
+        faults += header_faults(read_header(case.label), stated, label_name)
         faults += _spacing_faults(case.label, label.grid, file_name(case.label, root))
         faults += _label_faults(label, file_name(case.label, root), description)
     if image is not None and label is not None:
@@ -104,9 +105,13 @@ def _digest(scan: Scan | None) -> str | None:
     return content.hexdigest()
 
 
-def _header_faults(path: Path, name: str) -> Iterator[Fault]:
-    """Contradictions within one NIfTI header, which other programs may resolve another way."""
-    image = read_header(path)
+def header_faults(
+    image: nib.Nifti1Image, stated_mm: tuple[float, float, float], name: str
+) -> Iterator[Fault]:
+    """Contradictions within one NIfTI header, which other programs may resolve another way.
+
+    stated_mm: see `nifti.stated_spacing_mm`.
+    """
     header, shape = image.header, image.shape[2::-1]
     unit = _unit(header)
     if unit not in ("mm", "unknown"):
@@ -126,7 +131,7 @@ def _header_faults(path: Path, name: str) -> Iterator[Fault]:
             message = f"qform and sform are up to {apart:.2g} voxels apart; the sform is used"
             yield Fault(name, WARNING, "two-orientations", message)
     columns = np.linalg.norm(image.affine[:3, :3], axis=0)
-    stated = np.abs(stated_spacing_mm(path))
+    stated = np.abs(stated_mm)
     if not np.allclose(columns[::-1], stated, rtol=0.01):
         message = f"pixdim says {_mm(stated)}, the affine {_mm(columns[::-1])}, which is used"
         yield Fault(name, WARNING, "header-spacing", message)

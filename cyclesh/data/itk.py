@@ -8,8 +8,9 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,48 @@ import SimpleITK as sitk
 from cyclesh.data import packed
 from cyclesh.data.formats import suffix_of
 from cyclesh.data.geometry import Grid
-from cyclesh.data.nifti import NotOneVolume, Scan, Unreadable, file_sha256
+from cyclesh.data.nifti import SINGULAR, NotOneVolume, Scan, Unreadable, file_sha256
 from cyclesh.errors import disk_trouble
 
 DETACHED = (".mhd", ".nhdr")  # headers that name a file of voxels
 DICOM_MAGIC = (128, b"DICM")  # offset and content
-POSITION = "0020|0032"
+POSITION, ORIENTATION, SPACING = "0020|0032", "0020|0037", "0028|0030"
+FRAMES, PHOTOMETRIC = "0028|0008", "0028|0004"
+ALIKE = 1e-3  # how far the slices' orientation (cosines) and pixel spacing (mm) may differ
 UNEVEN = 0.1  # of the slice distance: how far a slice may lie from its place
+NO_SIDES = "its header does not say which side is left; the usual is assumed"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_volume(path: Path) -> Scan:
     """One file that holds a volume. Raises Unreadable or NotOneVolume."""
+    if is_dicom(path):
+        raise Unreadable(f"{path}: {_lone_dicom(path)}")
+    with _blame(path):
+        unstated = packed.unstated(path)
+    if packed.SPACING in unstated:
+        raise Unreadable(f"{path}: its header does not say how large voxels are; mend it")
     with _blame(path):
         packed.require_whole(path)
         image = sitk.ReadImage(str(path))
     _require_volume(image, path)
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
-    return _scan(image, _affine(image), image.GetPixelID(), _sha256(path, image))
+    scan = _scan(path, image, _affine(image), image.GetPixelID(), _sha256(path, image))
+    return replace(scan, notes=(NO_SIDES,)) if packed.ORIENTATION in unstated else scan
+
+
+def _lone_dicom(path: Path) -> str:
+    """Why one DICOM file is no scan: a slice, or frames of which ITK does not tell the places."""
+    with _blame(path):
+        header = _header(str(path))
+    frames = header.GetMetaData(FRAMES) if header.HasMetaDataKey(FRAMES) else "1"
+    if frames.strip() in ("", "1"):
+        return "is one DICOM slice; for a series name its folder"
+    return (
+        "is a multi-frame DICOM, whose frames may lie anywhere; convert it to .nii.gz, as with "
+        "dcm2niix"
+    )
 
 
 def _sha256(path: Path, image: sitk.Image) -> str:
@@ -74,7 +98,8 @@ def read_series(folder: Path) -> Scan:
     if len(series) != 1:
         found = f"{len(series)} DICOM series" if series else "no readable DICOM slice"
         raise Unreadable(f"{folder}: holds {found}; give each series a folder of its own")
-    files_beside = {path for path in folder.iterdir() if path.is_file()}
+    listed = (path for path in folder.iterdir() if not path.name.startswith("."))
+    files_beside = {path for path in listed if path.is_file()}
     strays = {path for path in files_beside if is_dicom(path) or not os.access(path, os.R_OK)}
     strays -= {Path(name) for name in files[0]}
     if strays:
@@ -82,11 +107,17 @@ def read_series(folder: Path) -> Scan:
     if len(files[0]) == 1:
         return read_volume(Path(files[0][0]))
     with _blame(folder):
-        slices = [_header(name) for name in files[0]]
-    _require_scalars(slices[0].GetNumberOfComponents(), slices[0].GetPixelID(), folder)
-    positions = np.array(
-        [_position(reader, name) for reader, name in zip(slices, files[0], strict=True)]
-    )
+        slices = {name: _header(name) for name in files[0]}
+    first = next(iter(slices.values()))
+    _require_scalars(first.GetNumberOfComponents(), first.GetPixelID(), folder)
+    positions = np.array([_numbers(slices, name, POSITION, "position", 3) for name in slices])
+    for tag, what, count in ((ORIENTATION, "orientation", 6), (SPACING, "pixel spacing", 2)):
+        found = np.array([_numbers(slices, name, tag, what, count) for name in slices])
+        other = np.abs(found - found[0]).max(axis=1) > ALIKE
+        if other.any():
+            name = files[0][int(other.argmax())]
+            raise Unreadable(f"{name}: has another {what} than {files[0][0]}; separate the series")
+    _require_upright_values(slices)
     with _blame(folder):
         # As numbers with a point: ITK would cut all slices to the first one's type, whose slope
         # may be a whole number where the others' are not.
@@ -95,8 +126,8 @@ def read_series(folder: Path) -> Scan:
     content = hashlib.sha256()
     for name in files[0]:
         content.update(bytes.fromhex(file_sha256(name)))
-    affine, dtype = _series_affine(image, positions, folder), slices[0].GetPixelID()
-    return _scan(image, affine, dtype, content.hexdigest())
+    affine = _series_affine(image, positions, folder)
+    return _scan(folder, image, affine, first.GetPixelID(), content.hexdigest())
 
 
 def _header(path: str) -> sitk.ImageFileReader:
@@ -106,14 +137,28 @@ def _header(path: str) -> sitk.ImageFileReader:
     return reader
 
 
-def _position(reader: sitk.ImageFileReader, path: str) -> list[float]:
-    if not reader.HasMetaDataKey(POSITION):
-        raise Unreadable(f"{path}: a DICOM slice without position (0020,0032)")
+def _numbers(
+    slices: Mapping[str, sitk.ImageFileReader], name: str, tag: str, what: str, count: int
+) -> list[float]:
+    """What a slice's header says of its place, which ITK would make up where it is not there."""
+    called = f"({tag.replace('|', ',')})"
+    if not slices[name].HasMetaDataKey(tag):
+        raise Unreadable(f"{name}: a DICOM slice without {what} {called}")
     try:
-        x, y, z = (float(number) for number in reader.GetMetaData(POSITION).split("\\"))
+        numbers = [float(number) for number in slices[name].GetMetaData(tag).split("\\")]
     except ValueError:
-        raise Unreadable(f"{path}: its position (0020,0032) is not three numbers") from None
-    return [x, y, z]
+        numbers = []
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise Unreadable(f"{name}: its {what} {called} is not {count} numbers")
+    return numbers
+
+
+def _require_upright_values(slices: Mapping[str, sitk.ImageFileReader]) -> None:
+    """Raises Unreadable where large values are dark: ITK would turn them before rescaling."""
+    for name, header in slices.items():
+        kind = header.GetMetaData(PHOTOMETRIC) if header.HasMetaDataKey(PHOTOMETRIC) else ""
+        if kind.strip() == "MONOCHROME1":
+            raise Unreadable(f"{name}: is stored inverted (MONOCHROME1); convert the series")
 
 
 def _series_affine(image: sitk.Image, positions: np.ndarray, folder: Path) -> np.ndarray:
@@ -154,7 +199,9 @@ def _require_volume(image: sitk.Image, path: Path) -> None:
         raise NotOneVolume(f"{path}: must be one 3D volume, not {'x'.join(map(str, size))}")
 
 
-def _scan(image: sitk.Image, affine: np.ndarray, pixel_id: int, sha256: str) -> Scan:
+def _scan(path: Path, image: sitk.Image, affine: np.ndarray, pixel_id: int, sha256: str) -> Scan:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < SINGULAR:
+        raise Unreadable(f"{path}: its header gives axes that span no volume; mend it")
     values = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
     dtype = sitk.GetPixelIDValueAsString(pixel_id)
     return Scan(values, Grid(values.shape, affine), dtype, sha256)
@@ -175,8 +222,8 @@ def _blame(path: Path) -> Iterator[None]:
         raise Unreadable(f"{path}: cannot be read ({error.strerror or error})") from None
     except (RuntimeError, zlib.error):  # whose text has ITK's source lines and rarely the cause
         raise Unreadable(
-            f"{path}: cannot be read: it is damaged, cut off, not what its name says, or a part of "
-            "it is missing"
+            f"{path}: cannot be read: it is damaged, cut off, packed in an unknown way, not what "
+            "its name says, or a part of it is missing"
         ) from None
 
 

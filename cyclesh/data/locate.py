@@ -161,22 +161,34 @@ def _prepared(raw: Path, config, description: Description, progress: bool) -> St
     with locked(folder):
         if is_store(folder):
             return Store.open(folder)
-        report = _verified(config, raw, description, progress)
-        if not report.ok:
-            first = report.faults[0]
-            raise UserError(
-                f"{raw}: {report.count('error')} faults, the first in {first.file}: "
-                f"{first.message}; --mode=verify --input={raw} with this --config lists them all"
-            )
-        if progress and report.faults:  # warnings
-            first = report.faults[0]
-            print(
-                f"{raw}: warnings ({len(report.faults)}), the first of {first.file}: "
-                f"{first.message}; --mode=verify --input={raw} with this --config lists them all",
-                file=sys.stderr,
-            )
         recipe = _recipe(data, raw, folder, description)
+        require_sound(config, recipe, progress)
         return prepare(recipe, processes=data.processes or None, progress=progress)
+
+
+def require_sound(config, recipe: Recipe, progress: bool) -> None:
+    """Verifies a raw folder before a store is made of it; warnings are told.
+
+    Raises UserError where `verify` finds errors.
+    """
+    if is_store(recipe.target):  # which then are told by the store's own checks
+        return
+    raw = recipe.raw
+    report = _verified(config, raw, recipe.description, progress)
+    lists = f"--mode=verify --input={raw} with this --config lists them all"
+    if not report.ok:
+        first = report.faults[0]
+        raise UserError(
+            f"{raw}: {report.count('error')} faults, the first in {first.file}: {first.message}; "
+            f"{lists}"
+        )
+    if progress and report.faults:  # warnings
+        first = report.faults[0]
+        print(
+            f"{raw}: warnings ({len(report.faults)}), the first of {first.file}: {first.message}; "
+            f"{lists}",
+            file=sys.stderr,
+        )
 
 
 def verify_for(config, raw: Path | str, progress: bool = True) -> Report:

@@ -23,6 +23,7 @@ PLACE = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
+SINGULAR = 1e-12  # mm^3: of voxels that are none
 GZIP = b"\x1f\x8b"  # how a packed file begins
 
 
@@ -46,6 +47,7 @@ class Scan:
     grid: Grid
     dtype: str  # of the voxels in the file
     sha256: str  # of the file; of several, of what they hold together
+    notes: tuple[str, ...] = ()  # what its header contradicts itself in, or leaves open
 
 
 def read_image(path: Path | str) -> Scan:
@@ -67,7 +69,11 @@ def read_labels(path: Path | str) -> Scan:
         values = np.asanyarray(image.dataobj)
     fractional = values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))
     if fractional or not np.isfinite(values).all():
-        raise NotLabels(f"{path}: a label file must hold whole numbers only")
+        wrong = values[~np.isfinite(values) | (values != np.rint(values))].flat[0]
+        raise NotLabels(
+            f"{path}: a label file must hold whole numbers only, not {wrong:.9g}; resample labels "
+            "by the nearest neighbour, or round them"
+        )
     if values.size and (values.max() >= 2**31 or values.min() < -(2**31)):
         raise NotLabels(f"{path}: a label value does not fit 32 bits")
     return _scan(path, image, values.astype(np.int32), sha256)
@@ -138,8 +144,13 @@ def _load(path: Path) -> tuple[nib.Nifti1Image, str]:
         image = _kind(content).from_bytes(content)
         if image.get_data_dtype().kind not in "iufb":
             raise ValueError(f"voxels of type {image.get_data_dtype()}; need scalars")
-        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-            raise ValueError("the affine is singular")
+        if (
+            not np.isfinite(image.affine).all()
+            or abs(np.linalg.det(image.affine[:3, :3])) < SINGULAR
+        ):
+            used = "sform" if image.header["sform_code"] else "qform"
+            other = "; if its qform is right, set sform_code to 0" if used == "sform" else ""
+            raise ValueError(f"the affine of its {used} is singular{other}")
         if image.dataobj.offset < image.header.sizeof_hdr:
             raise ValueError("by its vox_offset the voxels begin within the header")
         return image, sha256

@@ -1,4 +1,7 @@
-"""Checksums of packed voxels in MetaImage and NRRD files, which ITK's readers do not look at."""
+"""What ITK's readers do not look at in MetaImage and NRRD files.
+
+The checksums of packed voxels, and whether the header says where voxels lie.
+"""
 
 import zlib
 from collections.abc import Mapping
@@ -6,6 +9,7 @@ from pathlib import Path
 
 HEADER_BYTES = 2**16  # in which a header ends
 CHUNK_BYTES = 2**20
+SPACING, ORIENTATION = "spacing", "orientation"
 ANY = 32 + zlib.MAX_WBITS  # zlib or gzip, as the data say
 
 
@@ -32,6 +36,26 @@ def require_whole(path: Path) -> None:
                 chunk = unpack.unconsumed_tail
 
 
+def unstated(path: Path) -> set[str]:
+    """What of SPACING and ORIENTATION a header leaves open, for which ITK takes 1 mm and LPS."""
+    with open(path, "rb") as file:
+        begin = file.read(HEADER_BYTES)
+    if begin.startswith(b"NRRD"):
+        fields = _fields(begin[: min(_nrrd_ends(begin), default=(len(begin), 0))[0]], ":")
+        directed = "space directions" in fields and "nan" not in fields["space directions"].lower()
+        stated = {SPACING: directed or "spacings" in fields, ORIENTATION: directed}
+        stated[ORIENTATION] &= "space" in fields
+    else:
+        fields = _fields(begin.partition(b"ElementDataFile")[0], "=")
+        stated = {
+            SPACING: any(key in fields for key in ("elementspacing", "elementsize")),
+            ORIENTATION: any(
+                key in fields for key in ("transformmatrix", "orientation", "rotation")
+            ),
+        }
+    return {what for what, said in stated.items() if not said}
+
+
 def _of_metaimage(begin: bytes, path: Path) -> tuple[Path | None, int]:
     """The file with packed voxels, and where in it they begin; None where they are not packed."""
     head, mark, rest = begin.partition(b"ElementDataFile")
@@ -49,8 +73,7 @@ def _of_metaimage(begin: bytes, path: Path) -> tuple[Path | None, int]:
 
 def _of_nrrd(begin: bytes, path: Path) -> tuple[Path | None, int]:
     """As `_of_metaimage`."""
-    unix, dos = begin.find(b"\n\n"), begin.find(b"\r\n\r\n")
-    ends = [(place, place + length) for place, length in ((unix, 2), (dos, 4)) if place >= 0]
+    ends = _nrrd_ends(begin)
     last, offset = min(ends, default=(len(begin), 0))
     fields = _fields(begin[:last], ":")
     skips = {fields.get(key, "0") for key in ("line skip", "lineskip", "byte skip", "byteskip")}
@@ -60,6 +83,12 @@ def _of_nrrd(begin: bytes, path: Path) -> tuple[Path | None, int]:
     if detached:
         return path.parent / detached, 0
     return (path, offset) if ends else (None, 0)
+
+
+def _nrrd_ends(begin: bytes) -> list[tuple[int, int]]:
+    """Where the header may end, and what follows it begin."""
+    unix, dos = begin.find(b"\n\n"), begin.find(b"\r\n\r\n")
+    return [(place, place + length) for place, length in ((unix, 2), (dos, 4)) if place >= 0]
 
 
 def _fields(head: bytes, sign: str) -> Mapping[str, str]:

@@ -82,6 +82,7 @@ def _make(recipe: Recipe, case: Case) -> None:
     files, entry = recipe.files(case), recipe.entry(case)
     if entry is not None and entry["read"] == [file_sha256(path) for path in files]:
         return
+    recipe.entry_path(case).unlink(missing_ok=True)  # else it would vouch for files half replaced
     image, *labels = read_image(files[0]), *map(read_labels, files[1:])
     crop = crop_case(image, labels[0], case, recipe.description, *labels[1:])
     paths = volume_paths(recipe.building, case.id)

@@ -8,6 +8,7 @@ e.g. ct):
     paired/M_of_CASE_image.nii.gz + ..._label.nii.gz              a true volume of CASE's anatomy
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,9 @@ def _nifti_files(root: Path) -> list[Path]:
 def _visible(root: Path, *patterns: str) -> list[Path]:
     """What the patterns find, hidden files and folders left out, sorted."""
     found = {path for pattern in patterns for path in root.glob(pattern)}
+    for path in sorted({root, *found}):  # of which `glob` says nothing
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise UserError(f"{path}: may not be listed; change who may read it, or take it out")
     parts = {path: path.relative_to(root).parts for path in found}
     return sorted(p for p in found if not any(part.startswith(".") for part in parts[p]))
 
@@ -169,15 +173,23 @@ def _images_and_labels(root: Path, description: Description) -> tuple[dict, dict
         modality = _modality(folders, name, description.modalities)
         if modality is None:
             continue
-        is_label = name.endswith("_label") or "labels" in folders
-        name = name.removesuffix("_label").removesuffix("_image")
-        where = tuple(f for f in folders if f not in ("images", "labels"))
+        if (own := _modality((), name, description.modalities)) not in (None, modality):
+            clashes[path] = f"its folder says {modality}, its name {own}; rename one"
+            continue
+        is_label = _ends(name, "_label") or "labels" in map(str.casefold, folders)
+        name = next((name[: -len(e)] for e in ("_label", "_image") if _ends(name, e)), name)
+        where = tuple(f for f in folders if f.casefold() not in ("images", "labels"))
         table = labels if is_label else images
         first = table.setdefault((modality, where, name), path)
         if first != path:
             other = first.relative_to(root).as_posix()
             clashes[path] = f"the same volume is also {other}; remove one"
     return images, labels, clashes
+
+
+def _ends(name: str, ending: str) -> bool:
+    """In upper or lower case, as everywhere in names."""
+    return name.casefold().endswith(ending)
 
 
 def _modality(folders: tuple[str, ...], name: str, modalities: tuple[str, str]) -> str | None:

@@ -1,18 +1,19 @@
 """Scans that a trained model is put to: which files and folders are one, and reading them.
 
-Understood are NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), one DICOM file
-that holds a volume (.dcm), and a folder with the slices of one DICOM series.
+Understood are NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), and a folder with
+the slices of one DICOM series.
 """
 
 import warnings
 from collections.abc import Callable, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cyclesh.data.description import Window
 from cyclesh.data.formats import FORMATS, NIFTI, stem_of, suffix_of
-from cyclesh.data.inspection import AIR_HU, odd_spacing
+from cyclesh.data.inspection import AIR_HU, ERROR, header_faults, odd_spacing
 from cyclesh.data.itk import is_dicom, read_series, read_volume
 from cyclesh.data.nifti import Header, Scan, Unreadable, read_header, read_image, stated_spacing_mm
 from cyclesh.errors import UserError
@@ -31,6 +32,12 @@ def is_series(path: Path) -> bool:
         return path.is_dir() and any(p.is_file() and is_dicom(p) for p in sorted(path.iterdir()))
     except PermissionError as error:
         raise Unreadable(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def beside_series(folder: Path) -> list[str]:
+    """Names of scans in other formats that lie among a series' slices."""
+    kinds = {path.name: suffix_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    return [name for name, kind in kinds.items() if kind not in ("", ".dcm")]
 
 
 def find_scans(
@@ -81,9 +88,9 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
     return scan, header
 
 
-def doubts(scan: Scan, header: Header | None, modality: str, rule: Window) -> list[str]:
+def doubts(scan: Scan, modality: str, rule: Window) -> list[str]:
     """What makes a scan doubtful that can be used: it may be another modality, or mirrored."""
-    found = []
+    found = list(scan.notes)
     kind, low, high = rule
     if kind == "fixed" and low < 0 <= scan.values.min():
         found.append(f"no value below 0 (window {low:g}..{high:g}): is it {modality}?")
@@ -92,8 +99,6 @@ def doubts(scan: Scan, header: Header | None, modality: str, rule: Window) -> li
         and ((scan.values > AIR_HU[0]) & (scan.values < AIR_HU[1])).mean() > 0.05
     ):
         found.append(f"holds voxels like a CT's air: is it {modality}?")
-    if header is not None and not (header["sform_code"] or header["qform_code"]):
-        found.append("its header does not say which side is left; the usual is assumed")
     return found
 
 
@@ -103,7 +108,12 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
         scan = read_series(path)
     elif suffix_of(path) in NIFTI:
         with warnings.catch_warnings(action="ignore"):  # of what the checks tell better
-            scan, header = read_image(path), read_header(path).header
+            scan, image = read_image(path), read_header(path)
+        header, faults = image.header, [*header_faults(image, stated_spacing_mm(path), path.name)]
+        for fault in faults:
+            if fault.severity == ERROR:
+                raise UserError(f"{path}: {fault.message}; mend the header")
+        scan = replace(scan, notes=tuple(fault.message for fault in faults))
     elif suffix_of(path) and path.is_file():
         scan = read_volume(path)
     elif path.exists():
