@@ -15,7 +15,7 @@ from cyclesh import __version__, networks, settings, state, tiles
 from cyclesh.data.description import Description
 from cyclesh.domains import DOMAINS, other, per_domain
 from cyclesh.errors import UserError
-from cyclesh.run import load_tree
+from cyclesh.parents import load_tree
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.memory import free_memory_bytes, is_too_large
 from cyclesh.weights import WEIGHTS, read_tree

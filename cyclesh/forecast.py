@@ -14,13 +14,11 @@ from cyclesh.compiling import knobs
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee, list_volumes
 from cyclesh.data.store import Store
+from cyclesh.parents import check_init, check_parents, check_taught
 from cyclesh.run import (
     build_run,
     check_data,
     check_held_out,
-    check_init,
-    check_parents,
-    check_taught,
     check_workdir,
     subset_of,
 )
@@ -57,7 +55,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     if isinstance(listed, Store):
         run = build_run(config, workdir, listed)
         check_data(run)
-        check_parents(run)
+        check_parents(config, workdir, listed, run.loader.subset)
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
     total = sum(phase.epochs for phase in make_phases(config)) * epoch

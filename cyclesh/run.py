@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,19 +20,26 @@ from cyclesh import settings, state
 from cyclesh.data.augment import Augment
 from cyclesh.data.locate import Roster
 from cyclesh.data.pipeline import Loader, Subset, choose_subset
-from cyclesh.data.store import Store, Volume
+from cyclesh.data.store import Store
 from cyclesh.domains import DOMAINS
-from cyclesh.errors import UserError, first_line
+from cyclesh.errors import UserError
 from cyclesh.files import write_json
 from cyclesh.methods import translates
+from cyclesh.parents import (
+    generation_of,
+    images_behind,
+    load_init,
+    load_tree,
+    order_seed,
+    volumes_of,
+)
 from cyclesh.runtime import sharding
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import loader_threads
 from cyclesh.runtime.progress import Stretch
 from cyclesh.state import Phase, Players, TrainState
-from cyclesh.workdir import CHECKPOINTS, CONFIG, DATA, read_as, read_config, read_json
+from cyclesh.workdir import CONFIG, DATA, read_config, read_json
 
-PRETRAINED_BY = {"seg": "pretrain_seg_epochs", "gen": "pretrain_gan_epochs"}
 # Fields that a run may be continued with another value of.
 FREE_FIELDS = (
     "steps",
@@ -186,30 +192,6 @@ def check_held_out(store: Store | Roster) -> None:
                 )
 
 
-def generation_of(config: ConfigDict, workdir: Path) -> int:
-    """0 for a run that begins with fresh networks; else one more than the latest of its parents.
-
-    It is kept in data.json, since parents may be gone when a run is resumed.
-    """
-    own, parents = workdir / DATA, [Path(parent) for parent in config.init.values() if parent]
-    if own.is_file():
-        return read_json(own).get("generation", int(bool(parents)))
-    known = [parent / DATA for parent in parents if (parent / DATA).is_file()]
-    of_parents = [read_json(path).get("generation", 0) for path in known]
-    return 1 + max(of_parents, default=0) if parents else 0
-
-
-def order_seed(seed: int, generation: int) -> int:
-    """Of the order of the volumes and of how each is augmented.
-
-    A run that goes on from networks of another one of its seed has another order: else they would
-    meet every volume again just as they did there.
-    """
-    if not generation:
-        return seed
-    return int(np.random.SeedSequence([seed, generation]).generate_state(1)[0])
-
-
 def subset_of(config: ConfigDict, store: Store | Roster) -> Subset:
     """The training volumes; none of them only to be translated where nothing is."""
     subset = choose_subset(store, config.data.real, config.data.synthetic, config.seed)
@@ -324,7 +306,7 @@ def record_data(run: Run) -> None:
             "source": ids(subset.source),
             "images": {
                 **{image: name for images in before for image, name in images.items()},
-                **{v.source.sha256_image: v.id for v in _volumes_of(subset)},
+                **{v.source.sha256_image: v.id for v in volumes_of(subset)},
             },
         },
     )
@@ -370,135 +352,6 @@ def first_state(run: Run, checkpoints: Checkpoints) -> tuple[Callable[[], TrainS
         return new._replace(params=new.params._replace(**taken))
 
     return fresh, 0
-
-
-def load_init(config: ConfigDict, shapes: Players) -> dict[str, dict]:
-    """By player, the networks that a run starts from: of the workdirs that `init` names.
-
-    Raises UserError for networks that no step has trained yet, besides what `load_tree` refuses.
-    """
-    which, trees = config.init_checkpoint, {}
-    for name, workdir in config.init.items():
-        if workdir:
-            trees[name] = load_tree(Path(workdir), which, name, getattr(shapes, name))
-            require_learned(Path(workdir), which, name)
-    return trees
-
-
-def require_learned(workdir: Path, which: str, name: str) -> None:
-    """Raises UserError where a checkpoint's networks are still as they were drawn."""
-    with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
-        step = checkpoints.resolve(which)
-        learned = checkpoints.meta(step).get("learned", Players._fields)
-    if name not in learned:
-        raise UserError(
-            f"{workdir}: checkpoint {step} was saved before its {name} networks were trained; "
-            "train that run further"
-        )
-
-
-def check_init(config: ConfigDict, workdir: Path, shapes: Players) -> None:
-    """Raises UserError where a run that is yet to begin lacks networks that `init` names."""
-    if not (workdir / CONFIG).exists():
-        load_init(config, shapes)
-
-
-def check_taught(config: ConfigDict) -> None:
-    """Raises UserError where a phase would learn from networks that nothing has trained.
-
-    From segmentors by shape consistency, from generators by the volumes that segmentors read;
-    networks that move in a phase learn together.
-    """
-    known = {name for name, parent in config.init.items() if parent}
-    for phase in state.make_phases(config):
-        known |= set(phase.moves)
-        needed = {"seg"} if phase.shape_weight else set()
-        needed |= {"gen"} if phase.reads_translations and "seg" in phase.moves else set()
-        for name in sorted(needed - known):
-            raise UserError(
-                f"--config: {phase.name} would learn from {name} networks that nothing has "
-                f"trained; set schedule.{PRETRAINED_BY[name]} to 1 or more, or give init.{name}"
-            )
-
-
-def check_parents(run: Run) -> None:
-    """Raises UserError where networks that `init` names are not of this run's data.
-
-    They may not have learned from volumes that it holds out, by the files' hashes: else its scores
-    on these would tell nothing. And domains, and classes of segmentors, must be in its order.
-    """
-    described, store = run.store.description.to_json(), run.store
-    kept = {v.source.sha256_image for v in _volumes_of(run.loader.subset)}
-    held_out = {v.source.sha256_image: v.id for v in store.volumes if v.split != "extra"}
-    for name, parent in run.config.init.items():
-        path = Path(parent) / DATA
-        if not parent or not path.is_file() or (run.workdir / CONFIG).exists():
-            continue
-        data = read_json(path)
-        with read_as(path, "what a run was trained on"):
-            for key in ("modalities", *(["structures"] if name == "seg" else [])):
-                there, here = list(data["description"][key]), list(described[key])
-                if there != here and sorted(there) == sorted(here):
-                    raise UserError(f"{key} are in another order than this run's: {here}")
-            hashes = {*images_behind(Path(parent), store)} - kept
-            seen = sorted(held_out[image] for image in hashes if image in held_out)
-        if seen:
-            raise UserError(
-                f"--config.init.{name}={parent}: was trained on {', '.join(seen[:3])}"
-                f"{' and others' if len(seen) > 3 else ''}, which this run holds out; train it "
-                "with the same split, seed and data.real"
-            )
-
-
-def images_behind(parent: Path, store: Store) -> dict[str, str]:
-    """{hash: id} of the volumes that a run's networks have learned from.
-
-    Where it did not keep them, those of its ids in the same store; nothing of another one.
-    """
-    path = parent / DATA
-    data = read_json(path) if path.is_file() else {}
-    if "images" in data or data.get("sha256") != store.sha256:
-        return data.get("images", {})
-    with read_as(path, "what a run was trained on"):
-        ids = {name for kind in ("real", "source") for own in data[kind].values() for name in own}
-    return {v.source.sha256_image: v.id for v in store.volumes if v.id in ids}
-
-
-def _volumes_of(subset: Subset) -> list[Volume]:
-    """All volumes that training reads, once each."""
-    found = (v for kind in (subset.real, subset.source) for own in kind.values() for v in own)
-    return list(dict.fromkeys(found))
-
-
-def load_tree(workdir: Path, which: str, name: str, shapes: dict) -> dict:
-    """One player's networks of a run's checkpoint, which must have the architecture of ``shapes``.
-
-    Args:
-      which: "best", "last" or a step.
-      name: "gen", "disc" or "seg".
-    Raises: UserError where there is no such checkpoint or it does not fit.
-    """
-    with Checkpoints(workdir / CHECKPOINTS, read_only=True) as checkpoints:
-        step = checkpoints.resolve(which)
-        if not (workdir / CHECKPOINTS / str(step) / name).is_dir():
-            raise UserError(
-                f"{workdir}: checkpoint {step} has no {name} networks; name another run"
-            )
-        try:
-            fits = checkpoints.holds(step, name, shapes)
-            tree = checkpoints.restore(step, **{name: shapes})[name] if fits else None
-        except Exception as error:  # orbax raises whatever its file formats raise
-            raise UserError(
-                f"{workdir}: checkpoint {step} cannot be read ({first_line(error)}); "
-                "try the last one: --checkpoint=last, or for networks to start from "
-                "--config.init_checkpoint=last"
-            ) from None
-    if tree is None:
-        raise UserError(
-            f"{workdir}: checkpoint {step} holds other {name} networks than the config says; "
-            "filters, depth and structures must be the same"
-        )
-    return tree
 
 
 def load_params(run: Run, which: str) -> Players:

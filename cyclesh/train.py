@@ -18,15 +18,13 @@ from cyclesh.errors import UserError
 from cyclesh.judges import get_judges
 from cyclesh.loop import fit
 from cyclesh.methods import translates
+from cyclesh.parents import check_init, check_parents, check_taught
 from cyclesh.reports import Scored
 from cyclesh.results import RESULTS, kept_checkpoints, load_scored, score
 from cyclesh.run import (
     Run,
     build_run,
     check_data,
-    check_init,
-    check_parents,
-    check_taught,
     check_workdir,
     claim_workdir,
     cut_off,
@@ -59,7 +57,7 @@ def train(
     run = build_run(config, workdir, store)
     devices = 1 if run.mesh is None else run.mesh.size  # may refuse, before anything is written
     check_init(config, workdir, run.state_shapes.params)  # by all processes: it holds a barrier
-    check_parents(run)
+    check_parents(config, workdir, store, run.loader.subset)
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(alone(run)))
         if jax.device_count() > 1 and not (quiet or cores_are_devices()):

@@ -25,14 +25,13 @@ from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
 from cyclesh.evaluate import Model
 from cyclesh.evidence.trials import MEASURED
+from cyclesh.parents import load_init, load_tree
 from cyclesh.results import score
 from cyclesh.run import (
     Run,
     as_trees,
     build_run,
     check_workdir,
-    load_init,
-    load_tree,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import set_up_training
