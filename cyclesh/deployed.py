@@ -75,7 +75,7 @@ class Deployed:
 
     def other_modality(self, modality: str) -> str:
         """The one that is not `modality`."""
-        return self.description.modalities[DOMAINS.index(other(self._domain(modality)))]
+        return self.description.by_domain[other(self._domain(modality))]
 
     def _domain(self, modality: str) -> str:
         return DOMAINS[self.description.modalities.index(modality)]

@@ -82,7 +82,7 @@ class Model:
 
 def domain_volumes(store: Store, split: str) -> Iterator[tuple[str, Volume]]:
     """(domain, volume) of every volume of a split, domain A first."""
-    for domain, modality in zip(DOMAINS, store.description.modalities, strict=True):
+    for domain, modality in store.description.by_domain.items():
         for volume in store.select(modality, split):
             yield domain, volume
 
@@ -94,7 +94,7 @@ def validate(model: Model, store: Store) -> dict[str, float]:
     synthetic volumes of that modality) where there are generators and judges; val/dice and
     val/s_score, their means over modalities.
     """
-    modality = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    modality = store.description.by_domain
     classes = store.description.classes
     values: dict[str, list] = {}
 
@@ -155,7 +155,7 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
     true_image = None if truth is None else store.image(truth)
     matched = None
     if model.judge is not None:
-        target = description.modalities[DOMAINS.index(other(domain))]
+        target = description.by_domain[other(domain)]
         matched = match_histogram(image, store.quantiles(target))
     rows = []
     if model.seg is not None:
@@ -186,7 +186,7 @@ def score_volume(model: Model, store: Store, domain: str, volume: Volume) -> Vol
 
 def s_score_rows(entries: list[VolumeScores], store: Store) -> list[scores.CaseScore]:
     """The S-score of every translation by structure, under the modality of the synthetic volume."""
-    modality = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    modality = store.description.by_domain
     nan = float("nan")
     return [
         scores.CaseScore(
@@ -219,7 +219,7 @@ def summarise(entries: list[VolumeScores], store: Store) -> dict:
         return figures and figures["mean"]
 
     blocks = {"test": {}, "s_score": {}, "judge": {}, "translation": {}}
-    for domain, modality in zip(DOMAINS, store.description.modalities, strict=True):
+    for domain, modality in store.description.by_domain.items():
         own = [entry for entry in entries if entry.domain == domain]
         incoming = [entry for entry in entries if entry.domain == other(domain)]
 
@@ -246,7 +246,7 @@ def summarise(entries: list[VolumeScores], store: Store) -> dict:
 def case_images(model: Model, store: Store, entry: VolumeScores) -> CaseImages:
     """The pictures of one scored volume, for the report."""
     domain, target = entry.domain, other(entry.domain)
-    modality = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    modality = store.description.by_domain
     image, label = store.image(entry.volume), store.label(entry.volume)
     truth = store.truth_of(entry.volume)
     seen = {"source": image, "label": label}

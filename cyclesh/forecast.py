@@ -29,7 +29,7 @@ from cyclesh.runtime.memory import (
     is_too_large,
     peak_memory_bytes,
 )
-from cyclesh.state import Players, count_parameters, make_phases, players_in_use
+from cyclesh.state import Players, count_parameters, make_phases, players_in_use, steps_in
 from cyclesh.step import batch_shapes
 from cyclesh.workdir import CONFIG
 
@@ -58,8 +58,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
         check_parents(config, workdir, listed, run.loader.subset)
     begun = "go on with" if (workdir / CONFIG).exists() else "begin"
     phases = ", ".join(f"{p.name} {p.epochs} epochs" for p in make_phases(config))
-    total = sum(phase.epochs for phase in make_phases(config)) * epoch
-    phases += f"; {epoch} steps an epoch, {total} in all"
+    phases += f"; {epoch} steps an epoch, {steps_in(config, epoch)} in all"
     cap = f", at most {config.steps}" if config.steps else ""
     use_cores()  # before anything asks which devices there are
     work = make_workload(config, description)

@@ -14,7 +14,7 @@ domains), or the one that this device has (`OneHome`).
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,31 +38,31 @@ class Pair(NamedTuple):
     there: object
 
 
-class Homes:
+class Homes(Protocol):
     """The homes at hand to a program, as it reaches the other domain's half of the work."""
 
     def swap(self, by_home: dict) -> dict:
         """For each home what the other one has."""
-        raise NotImplementedError
+        ...
 
     def total(self, tree):
         """The sum over both homes of what was summed over those at hand."""
-        raise NotImplementedError
+        ...
 
     def volumes(self, batch: dict) -> dict:
         """Of a batch's {"A": ..., "B": ...} what the homes at hand need."""
-        raise NotImplementedError
+        ...
 
     def pools(self, pools: dict) -> dict:
         """Where fakes go that were made from a home's volumes: they look like the other domain."""
-        raise NotImplementedError
+        ...
 
     def key(self, key: Array, home: str) -> Array:
         """A key for the pool that takes a home's fakes."""
-        raise NotImplementedError
+        ...
 
 
-class BothHomes(Homes):
+class BothHomes:
     """Both are at hand: one program does it all."""
 
     def swap(self, by_home: dict) -> dict:
@@ -84,7 +84,7 @@ class BothHomes(Homes):
 BOTH = BothHomes()
 
 
-class OneHome(Homes):
+class OneHome:
     """One is at hand, and a device (or a row of them) along `HOME` has the other."""
 
     def swap(self, by_home: dict) -> dict:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from cyclesh import evaluate
-from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
 from cyclesh.run import Run
@@ -103,7 +102,7 @@ def warnings(run: Run, model: Model) -> Iterator[str]:
     if run.config.data.path and description.dropped:  # the phantom has none of them
         values = ", ".join(map(str, description.dropped))
         yield f"unused labels: values {values} count as background"
-    for domain, modality in zip(DOMAINS, description.modalities, strict=True):
+    for domain, modality in description.by_domain.items():
         there, used = store.select(modality, "train"), run.loader.subset.real[domain]
         if len(used) < len(there):
             yield (

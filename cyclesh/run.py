@@ -79,7 +79,7 @@ class Run:
     @property
     def total_steps(self) -> int:
         """Steps of the whole schedule, or the cap if that is less."""
-        total = sum(phase.epochs for phase in self.phases) * self.epoch_steps
+        total = state.steps_in(self.config, self.epoch_steps)
         return min(total, self.config.steps or total)
 
     @property
@@ -138,7 +138,7 @@ class Run:
 
     def modality(self, domain: str) -> str:
         """The name of a domain's modality."""
-        return self.store.description.modalities[DOMAINS.index(domain)]
+        return self.store.description.by_domain[domain]
 
     def new_state(self, key: Array) -> TrainState:
         """A fresh state: a pure function of ``key``."""

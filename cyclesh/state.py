@@ -99,6 +99,11 @@ def make_phases(config) -> tuple[Phase, ...]:
     return tuple(phase for phase in phases if phase.epochs)
 
 
+def steps_in(config, epoch_steps: int) -> int:
+    """Steps of all phases, whatever caps them."""
+    return sum(phase.epochs for phase in make_phases(config)) * epoch_steps
+
+
 def players_in_use(config) -> tuple[str, ...]:
     """The networks that exist in a run: movers of any phase, those they need, and `init`'s."""
     phases = make_phases(config)

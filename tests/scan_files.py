@@ -1,5 +1,6 @@
 """Small NIfTI files for the tests of reading, checking and preparing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -24,6 +25,12 @@ BALLS = Description(
     shape=(12, 14, 16),
     windows=(("fixed", -500, 500), ("percentile", 0.5, 99.5)),
 )
+
+
+def described(*names: str, **fields) -> Description:
+    """A CT and MR description of structures of these names, labelled 1, 2, ..."""
+    structures = tuple((name, value) for value, name in enumerate(names, start=1))
+    return replace(BALLS, **{"structures": structures, "aliases": (), "dropped": (), **fields})
 
 
 def save(path: Path, xyz: np.ndarray, affine: np.ndarray = LPS) -> Path:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scan_files import described
 
 from cyclesh.data.store import Store
 from cyclesh.evaluate import Forward, Model
@@ -73,9 +74,7 @@ def label_of(case: str) -> np.ndarray:
 class ToyStore:
     """Images are their labels; every test case has a true volume of the other modality."""
 
-    description = SimpleNamespace(
-        modalities=("ct", "mr"), names=("a", "b"), classes=3, spacing_mm=(2.0, 2.0, 2.0)
-    )
+    description = described("a", "b", spacing_mm=(2.0, 2.0, 2.0))
     volumes = tuple(
         SimpleNamespace(id=f"{m}_{i}", modality=m, split="test", pair_of=None)
         for m in ("ct", "mr")

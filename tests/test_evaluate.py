@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scan_files import described
 from tiny_runs import CLASSES, build, tiny_config
 
 from cyclesh import evaluate
@@ -24,9 +25,7 @@ def volume(case: str, modality: str, split: str = "test", pair_of: str | None = 
 class ToyStore:
     """CT shows class c as intensity c / 10, MR as -c / 10; both have two cases and a true pair."""
 
-    description = SimpleNamespace(
-        modalities=("ct", "mr"), names=NAMES, classes=3, spacing_mm=(1.0, 1.0, 1.0)
-    )
+    description = described(*NAMES, spacing_mm=(1.0, 1.0, 1.0))
 
     def __init__(self):
         self.volumes = tuple(

@@ -4,15 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scan_files import described
 from tiny_runs import tiny_config
 
 from cyclesh import evaluate, reports, state
 from cyclesh.errors import UserError
 from cyclesh.scoring.report_data import Event
 
-DESCRIPTION = SimpleNamespace(
-    modalities=("ct", "mr"), names=("LV", "RV"), classes=3, dropped=(820, 850)
-)
+DESCRIPTION = described("LV", "RV", dropped=(820, 850))
 
 
 def volume(case, modality, split, **cut):
@@ -98,7 +97,7 @@ def test_an_s_score_is_of_the_modality_that_was_made():
 
 def test_runs_on_data_of_another_kind_are_not_compared(tmp_path):
     runs = [run_of(), run_of()]
-    runs[1].store.description = SimpleNamespace(modalities=("ct", "mr"), names=("liver",))
+    runs[1].store.description = described("liver")
     one, two = (
         reports.Scored(SimpleNamespace(**vars(run), workdir=tmp_path / name), None, [], {})
         for run, name in zip(runs, "ab", strict=True)

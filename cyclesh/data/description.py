@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 
 DATASET_JSON = "dataset.json"
@@ -55,6 +56,11 @@ class Description:
         object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in self.spacing_mm))
         object.__setattr__(self, "windows", windows)
         _check(self)
+
+    @property
+    def by_domain(self) -> dict[str, str]:
+        """The modality of each domain."""
+        return dict(zip(DOMAINS, self.modalities, strict=True))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def choose_subset(
     Raises: UserError where the store cannot give that.
     """
     amounts = dict(real)
-    modalities = dict(zip(DOMAINS, store.description.modalities, strict=True))
+    modalities = store.description.by_domain
     check_named(amounts, modalities.values())
 
     def pick(domain: str) -> tuple[Volume, ...]:
@@ -122,17 +122,16 @@ class Loader:
         Each is {"real": {domain: (image, label)}, "source": {...}}: image float32 (b, z, y, x, 1),
         label uint8 (b, z, y, x), b this process's share of the batch.
         """
-        kinds = ("real",) if self.subset.shared else ("real", "source")
-        streams = [(kind, domain) for kind in kinds for domain in DOMAINS]
         indices = grain.experimental.ZipMapDataset(
-            [self._order(i, kind, domain) for i, (kind, domain) in enumerate(streams)]
+            [self._order(i, kind, domain) for i, (kind, domain) in enumerate(self._streams)]
         )
 
         def load(step: int, rows: tuple[np.ndarray, ...]) -> dict:
-            batch = {kind: {} for kind in kinds}
-            for stream, (kind, domain) in enumerate(streams):
-                batch[kind][domain] = self._stack(kind, domain, rows[stream], (step, stream))
-            return batch if len(kinds) > 1 else {**batch, "source": batch["real"]}
+            batch: dict[str, dict] = {}
+            for stream, (kind, domain) in enumerate(self._streams):
+                stacked = self._stack(kind, domain, rows[stream], (step, stream))
+                batch.setdefault(kind, {})[domain] = stacked
+            return {"source": batch["real"], **batch}
 
         steps = indices.batch(self.batch, drop_remainder=True).map_with_index(load)
         # Options count batches: grain's default of 500 would hold gigabytes of volumes.
@@ -141,12 +140,17 @@ class Loader:
 
     def volumes_at(self, step: int) -> list[str]:
         """Ids of the volumes that a step reads, for messages."""
-        kinds = ("real",) if self.subset.shared else ("real", "source")
         ids = []
-        for i, (kind, domain) in enumerate((k, d) for k in kinds for d in DOMAINS):
+        for i, (kind, domain) in enumerate(self._streams):
             order, volumes = self._order(i, kind, domain), getattr(self.subset, kind)[domain]
             ids += [volumes[order[step * self.batch + row]].id for row in range(self.batch)]
         return ids
+
+    @property
+    def _streams(self) -> list[tuple[str, str]]:
+        """(kind, domain) of what is read side by side; real volumes serve as sources, too."""
+        kinds = ("real",) if self.subset.shared else ("real", "source")
+        return [(kind, domain) for kind in kinds for domain in DOMAINS]
 
     def _order(self, stream: int, kind: str, domain: str) -> grain.MapDataset:
         count = len(getattr(self.subset, kind)[domain])

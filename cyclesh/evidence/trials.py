@@ -121,7 +121,7 @@ def budget_of(config: ConfigDict) -> Budget:
 
 def steps_of(config: ConfigDict) -> int:
     """Training steps of a trial."""
-    total = sum(phase.epochs for phase in state.make_phases(config)) * config.schedule.epoch_steps
+    total = state.steps_in(config, config.schedule.epoch_steps)
     return min(total, config.steps or total)
 
 
