@@ -5,18 +5,18 @@ Volumes are random, so no data are needed; the step, the loader and the compiler
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state
-from cyclesh.compiling import jit_over, pure_step
+from cyclesh.compiling import jit_step, pure_step
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
@@ -29,16 +29,17 @@ from cyclesh.homes import (
     working_shapes,
     working_state,
 )
+from cyclesh.run import Run
 from cyclesh.runtime import sharding
 from cyclesh.runtime.devices import (
-    loader_threads,
     no_compilation_cache,
     run_inline,
     tidy_up,
     use_cores,
 )
 from cyclesh.runtime.memory import peak_memory_bytes
-from cyclesh.state import Phase, Players, TrainState
+from cyclesh.runtime.sharding import depth_mesh
+from cyclesh.state import Phase, TrainState
 from cyclesh.step import (
     applied,
     batch_shapes,
@@ -57,69 +58,38 @@ STEPS = 10  # timed, unless the config says how many
 
 @dataclass(frozen=True)
 class Workload:
-    """A config's step with its state and volumes to feed it."""
+    """The step of a phase of a run on volumes of noise, with a state to begin with."""
 
-    config: ConfigDict
-    nets: Players
-    optimisers: Players
-    phase: Phase  # whose step it is
-    loader: Loader
-    description: Description
+    run: Run
+    phase: Phase
 
-    @cached_property
-    def mesh(self) -> Mesh | None:
-        """The devices that take the step together; None for one. Raises UserError (`make_mesh`)."""
-        config, depth = self.config, self.description.shape[0]
-        return sharding.make_mesh(config.compute, config.batch, depth)
+    @property
+    def config(self) -> ConfigDict:
+        return self.run.config
+
+    @property
+    def description(self) -> Description:
+        return self.run.store.description
 
     @property
     def devices(self) -> int:
-        """How many these are."""
-        return 1 if self.mesh is None else self.mesh.size
+        """How many take the step together."""
+        return 1 if self.run.mesh is None else self.run.mesh.size
 
     @cached_property
     def state(self) -> TrainState:
         """A fresh state, made when it is first asked for: counting and compiling need no arrays."""
-        return working_state(jax.device_put(self._new_state(), self._kept()), self.mesh)
+        new = self.run.new_state(jax.random.key(self.config.seed))
+        return working_state(jax.device_put(new, self.run.state_shardings()), self.run.mesh)
 
-    @cached_property
+    @property
     def state_shapes(self) -> TrainState:
         """The same as shapes."""
-        return working_shapes(self.kept_shapes, self.mesh)
-
-    @cached_property
-    def kept_shapes(self) -> TrainState:
-        """As shapes, how it is kept: as if one device took the step."""
-        return jax.eval_shape(self._new_state)
-
-    def _kept(self) -> TrainState | None:
-        """Where its arrays live at first; None where one device has them all."""
-        return None if self.mesh is None else sharding.state_shardings(self.kept_shapes, self.mesh)
-
-    def _new_state(self) -> TrainState:
-        key = jax.random.key(self.config.seed)
-        shape = self.description.shape
-        return state.init_state(key, self.nets, self.optimisers, self.config, shape)
-
-    def batches(self) -> Iterator[dict]:
-        """What the step reads, where it takes it."""
-        loader = replace(self.loader, threads=loader_threads())
-        seed = {"seed": sharding.copied(self.config.seed, self.mesh)}
-        return (sharding.spread_batch(batch, self.mesh) | seed for batch in loader.batches())
-
-    def nets_of_step(self) -> Players:
-        """The networks for volumes as the devices hold them; `nets` are for whole ones."""
-        mesh = sharding.depth_mesh(self.mesh)
-        return state.make_networks(self.config, self.description.classes, mesh)
-
-    def step(self) -> Callable:
-        """The pure step."""
-        return pure_step(self.config, self.nets_of_step(), self.optimisers, self.phase, self.mesh)
+        return working_shapes(self.run.state_shapes, self.run.mesh)
 
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
-        save_memory = self.config.compute.save_memory
-        return jit_over(self.mesh, self.step(), self.state_shapes, save_memory)
+        return jit_step(self.run, self.phase)
 
 
 class RandomStore:
@@ -146,18 +116,21 @@ def make_workload(config: ConfigDict, description: Description | None = None) ->
     """
     settings.validate(config)
     description = description or description_of(config.data)
-    nets = state.make_networks(config, description.classes)
-    optimisers = state.make_optimisers(config, epoch_steps=1)
-    volumes = per_domain(lambda _: tuple(range(8)))
-    loader = Loader(
-        RandomStore(description),
-        Subset(volumes, volumes),
-        Augment(**config.augment.to_dict()),
-        config.batch,
-        config.seed,
+    store, volumes = RandomStore(description), per_domain(lambda _: tuple(range(8)))
+    augment = Augment(**config.augment.to_dict())
+    phases = state.make_phases(config)
+    run = Run(
+        config=config,
+        workdir=Path(),
+        store=store,
+        loader=Loader(store, Subset(volumes, volumes), augment, config.batch, config.seed),
+        make_nets=partial(state.make_networks, config, description.classes),
+        optimisers=state.make_optimisers(config, epoch_steps=1),
+        phases=phases,
+        epoch_steps=1,
+        generation=0,
     )
-    phase = state.make_phases(config)[-1]
-    return Workload(config, nets, optimisers, phase, loader, description)
+    return Workload(run, phases[-1])
 
 
 def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
@@ -173,7 +146,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     use_cores()
     run_inline()
     work = make_workload(config)
-    batch = jax.device_put(next(work.batches()))
+    batch = jax.device_put(next(work.run.batches(0)))
     gflop = plain_gflop(config)
     counted = "" if gflop is None else f": {gflop:.1f} GFLOP a step"
     tell(f"{describe(work)}{counted}; compiling")
@@ -186,7 +159,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
     current, seconds = run_steps(step, current, repeat(batch), steps)
     step_s = float(np.median(seconds["step"]))
     peak_gb = peak_memory_bytes() / 1e9
-    current, fed = run_steps(step, current, work.batches(), steps)
+    current, fed = run_steps(step, current, work.run.batches(0), steps)
     tell(f"step {step_s:.3f} s, compiled in {compile_s:.1f} s; now its parts")
     parts = {
         name: timed(part, current, batch, steps=steps) for name, part in make_parts(work).items()
@@ -210,7 +183,7 @@ def bench(config: ConfigDict, tell: Callable[[str], None] = print) -> dict:
         "device": jax.devices()[0].device_kind,
         "devices": work.devices,
         "method": config.method,
-        "lowering": work.nets.seg.conv(1).lowering,
+        "lowering": work.run.nets.seg.conv(1).lowering,
         "parts_s": parts,
         "pass_s": passes,
         "data_wait_s": float(np.median(fed["wait"])),
@@ -242,7 +215,9 @@ def plain_gflop(config: ConfigDict) -> float | None:
     with jax.default_device(cpu):
         work = make_workload(plain)
         shapes = batch_shapes(plain.batch, work.description.shape)
-        counted = jax.jit(work.step()).lower(work.state_shapes, shapes).cost_analysis()
+        run = work.run
+        step = pure_step(plain, run.nets, run.optimisers, work.phase, None)
+        counted = jax.jit(step).lower(work.state_shapes, shapes).cost_analysis()
     return counted["flops"] / 1e9
 
 
@@ -270,7 +245,9 @@ def make_parts(work: Workload) -> dict[str, Callable]:
 
     And the translation that S reads, where no update of G makes it.
     """
-    apply, homes = applied(work.nets_of_step()), homes_of(work.mesh)
+    mesh = work.run.mesh
+    nets = work.run.make_nets(depth_mesh(mesh))
+    apply, homes = applied(nets), homes_of(mesh)
     weights, phase = make_weights(work.config), work.phase
 
     def part(name: str, loss: Callable, arguments: Callable) -> Callable:
@@ -278,10 +255,10 @@ def make_parts(work: Workload) -> dict[str, Callable]:
             nets, opt = networks_at(homes, current.params), getattr(current.opt, name)
             args = arguments(nets, volumes_at(homes, batch["source"]))
             return update(
-                loss, getattr(work.optimisers, name), getattr(nets, name), opt, homes, *args
+                loss, getattr(work.run.optimisers, name), getattr(nets, name), opt, homes, *args
             )[:2]
 
-        return over_homes(run, work.mesh, out=(P(HOME), P(HOME)))
+        return over_homes(run, mesh, out=(P(HOME), P(HOME)))
 
     def stand_ins(source: dict) -> dict[str, Made]:
         # Volumes of the right shapes for free: D and S take as long over any others.
@@ -313,7 +290,7 @@ def make_parts(work: Workload) -> dict[str, Callable]:
     }
     used = {name: parts[name] for name in phase.moves}
     if phase.reads_translations and "gen" not in phase.moves:
-        used["translate"] = over_homes(translation, work.mesh, out=(P(HOME),))
+        used["translate"] = over_homes(translation, mesh, out=(P(HOME),))
     return used
 
 
@@ -324,8 +301,8 @@ def make_passes(work: Workload, current: TrainState, batch: dict) -> dict[str, t
     """
     domain = DOMAINS[0]
     volume = jax.device_put(jax.device_get(batch["real"][domain][0])[:1])
-    apply = applied(work.nets)
-    params = kept_state(current, work.mesh).params
+    apply = applied(work.run.nets)
+    params = kept_state(current, work.run.mesh).params
     trained = {name: getattr(params, name) for name in ("gen", "seg")}
     return {
         name: (getattr(apply, name), sharding.on_one_device(trees[domain]), volume)

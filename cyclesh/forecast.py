@@ -62,7 +62,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     cap = f", at most {config.steps}" if config.steps else ""
     use_cores()  # before anything asks which devices there are
     work = make_workload(config, description)
-    check_init(config, workdir, work.kept_shapes.params)
+    check_init(config, workdir, work.run.state_shapes.params)
     # Where generators move in pre-training alone, that step is the largest.
     heaviest = max(make_phases(config), key=lambda phase: ("gen" in phase.moves, phase.work))
     told = forecast_of(replace(work, phase=heaviest))
@@ -132,7 +132,7 @@ def device_bytes(plan) -> int:
 
 def activation_bytes(work: Workload, name: str) -> int:
     """All that the layers of one network put out for a batch of one domain's volumes."""
-    net = getattr(work.nets, name)
+    net = getattr(work.run.nets, name)
     volume = jax.ShapeDtypeStruct((work.config.batch, *work.description.shape, 1), "float32")
     _, aside = jax.eval_shape(
         lambda params, volume: net.apply({"params": params}, volume, capture_intermediates=True),

@@ -22,7 +22,7 @@ KEYS = {
 
 
 def a_batch(config):
-    return next(bench.make_workload(config).batches())
+    return next(bench.make_workload(config).run.batches(0))
 
 
 @pytest.mark.parametrize("method", ["baseline", "joint"])
@@ -81,7 +81,7 @@ def test_devices_of_the_config_share_the_step():
     assert told["devices"] == 4
     assert told["parts_s"].keys() == told["pass_s"].keys() == {"seg"}
     work = bench.make_workload(config)
-    batch = next(work.batches())
+    batch = next(work.run.batches(0))
     for array in jax.tree.leaves([batch["real"], batch["source"]]):
         assert array.addressable_shards[0].data.shape[:2] == (1, 4)
     assert len(batch["seed"].addressable_shards) == 4

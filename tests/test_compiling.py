@@ -134,7 +134,7 @@ def test_seeds_share_a_program_and_draw_each_its_own_way(devices):
         config = tiny_config("gan", f"tiny,filters=2,seed={seed}")
         config.compute.home_devices = devices
         work = make_workload(config)
-        batch = next(work.batches())
+        batch = next(work.run.batches(0))
         lowered = work.jit_step().lower(work.state_shapes, batch)
         programs.add(lowered.as_text())
         step = step or lowered.compile()

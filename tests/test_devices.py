@@ -47,7 +47,7 @@ def test_compiled_programs_are_kept_but_where_that_is_off(tmp_path):
 
 def test_the_joint_step_is_in_place():
     work = bench.make_workload(tiny_config("joint"))
-    batch = next(work.batches())
+    batch = next(work.run.batches(0))
     step = work.jit_step().lower(work.state_shapes, batch).compile()
     old = work.state
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(old))

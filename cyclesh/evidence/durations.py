@@ -151,7 +151,7 @@ def measure_step_s(fields: dict) -> float:
     set_up_training(cache_folder("compiled"))
     work = make_workload(settings.from_json(fields))
     step = work.jit_step()
-    _, seconds = run_steps(step, work.state, work.batches(), MEASURED_STEPS)
+    _, seconds = run_steps(step, work.state, work.run.batches(0), MEASURED_STEPS)
     return float(np.median(np.add(seconds["step"], seconds["wait"])))
 
 
