@@ -17,9 +17,9 @@ import pytest
 from event_files import shown
 from workdirs import arrays_of, without_times
 
-from cyclesh.run import CHECKPOINTS
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
+from cyclesh.workdir import CHECKPOINTS
 
 ROOT = Path(__file__).parent.parent
 STRUCTURES = ["LV", "RV", "LA", "RA", "Myo"]

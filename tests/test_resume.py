@@ -18,8 +18,8 @@ from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
 from cyclesh.methods import METHODS
-from cyclesh.run import CHECKPOINTS
 from cyclesh.runtime.logs import read_rows
+from cyclesh.workdir import CHECKPOINTS
 
 SOAK_KILLS = int(os.environ.get("CYCLESH_SOAK_KILLS", "30"))  # of each config
 

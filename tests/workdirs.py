@@ -8,8 +8,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from cyclesh.run import CHECKPOINTS
 from cyclesh.runtime.logs import read_rows
+from cyclesh.workdir import CHECKPOINTS
 
 
 def arrays_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
