@@ -170,6 +170,7 @@ def test_a_place_that_may_not_be_written_is_named(raw, tmp_path, capfd):
     locked.mkdir(mode=0o500)
     (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
     words = ("--mode=prepare", "--config=configs/joint.py", f"--input={raw}", "--quiet")
+    words += ("--config.model.depth=1",)
     require_one_clear_line(call(capfd, *words, f"--output={locked / 's'}"), str(locked / "s"))
 
 
