@@ -134,7 +134,7 @@ def prepare() -> int:
         print(foretell(recipe, shard))
         return 0
     if shard[0] == 0:
-        require_sound(config, recipe, progress=not FLAGS.quiet)
+        require_sound(config, recipe, progress=not FLAGS.quiet, downsamplings=0)
     workers = config.data.processes or None
     store = preparing.prepare(recipe, processes=workers, progress=not FLAGS.quiet, shard=shard)
     if store is None and shard == WHOLE:

@@ -229,7 +229,6 @@ def test_a_signal_outside_of_training_is_one_line_and_the_same_command_goes_on(
     (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
     config = ("--config=configs/joint.py", "--config.data.processes=1", "--quiet")
     words = ["--mode=prepare", *config, f"--input={raw}", f"--output={target}"]
-    words.append("--config.model.depth=1")  # as deep as these volumes allow
     command = [sys.executable, "-c", SLOW_PREPARE, *words]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     entries = tmp_path / "s.partial" / "entries"

@@ -170,7 +170,6 @@ def test_a_place_that_may_not_be_written_is_named(raw, tmp_path, capfd):
     locked.mkdir(mode=0o500)
     (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
     words = ("--mode=prepare", "--config=configs/joint.py", f"--input={raw}", "--quiet")
-    words += ("--config.model.depth=1",)
     require_one_clear_line(call(capfd, *words, f"--output={locked / 's'}"), str(locked / "s"))
 
 
@@ -220,7 +219,6 @@ def test_an_entry_vouches_for_no_files_that_another_recipe_was_replacing(
 def test_prepare_refuses_what_verify_calls_errors(raw, tmp_path, capfd):
     (raw / "dataset.json").write_text(json.dumps(BALLS.to_json()))
     words = ("--mode=prepare", "--config=configs/joint.py", f"--input={raw}", "--quiet")
-    words += ("--config.model.depth=1",)
     twin = raw / "ct_train"
     for kind in ("image", "label"):
         shutil.copy(twin / f"ct_train_1_{kind}.nii.gz", twin / f"ct_train_9_{kind}.nii.gz")

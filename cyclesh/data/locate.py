@@ -162,19 +162,20 @@ def _prepared(raw: Path, config, description: Description, progress: bool) -> St
         if is_store(folder):
             return Store.open(folder)
         recipe = _recipe(data, raw, folder, description)
-        require_sound(config, recipe, progress)
+        require_sound(config, recipe, progress, config.model.depth)
         return prepare(recipe, processes=data.processes or None, progress=progress)
 
 
-def require_sound(config, recipe: Recipe, progress: bool) -> None:
+def require_sound(config, recipe: Recipe, progress: bool, downsamplings: int) -> None:
     """Verifies a raw folder before a store is made of it; warnings are told.
 
+    downsamplings: how many times networks will halve the volumes; 0 where that is open.
     Raises UserError where `verify` finds errors.
     """
     if is_store(recipe.target):  # which then are told by the store's own checks
         return
     raw = recipe.raw
-    report = _verified(config, raw, recipe.description, progress)
+    report = _verified(config, raw, recipe.description, progress, downsamplings)
     lists = f"--mode=verify --input={raw} with this --config lists them all"
     if not report.ok:
         first = report.faults[0]
@@ -193,15 +194,18 @@ def require_sound(config, recipe: Recipe, progress: bool) -> None:
 
 def verify_for(config, raw: Path | str, progress: bool = True) -> Report:
     """All faults of a raw folder as training on it with a config judges them."""
-    return _verified(config, raw, _description(Path(raw), config.data), progress)
+    description = _description(Path(raw), config.data)
+    return _verified(config, raw, description, progress, config.model.depth)
 
 
-def _verified(config, raw: Path | str, description: Description, progress: bool) -> Report:
+def _verified(
+    config, raw: Path | str, description: Description, progress: bool, downsamplings: int
+) -> Report:
     data = config.data
     return verify(
         raw,
         description,
-        downsamplings=config.model.depth,
+        downsamplings=downsamplings,
         fractions=tuple(data.fractions),
         seed=data.split_seed,
         processes=data.processes or None,
