@@ -12,8 +12,7 @@ import pytest
 # Before anything is computed: JAX counts its devices once.
 jax.config.update("jax_num_cpu_devices", 4)
 # Most of the tests' time is compiling, and a second run compiles nothing.
-COMPILED = Path.home() / ".cache/cyclesh-tests"
-jax.config.update("jax_compilation_cache_dir", str(COMPILED / "xla"))
+jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/cyclesh-tests/xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
@@ -21,11 +20,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 def shared_cache(tmp_path_factory):
     """Tests neither read nor fill the user's phantoms, stores and judges; children inherit it.
 
-    What children compile is kept, too, and shared by the processes of `-n`.
+    What children compile is shared by the processes of `-n`, for this run alone: some are killed
+    while they write it.
     """
-    folder = tmp_path_factory.mktemp("cyclesh-cache")
-    (COMPILED / "children").mkdir(parents=True, exist_ok=True)
-    (folder / "compiled").symlink_to(COMPILED / "children")
+    folder, base = tmp_path_factory.mktemp("cyclesh-cache"), tmp_path_factory.getbasetemp()
+    compiled = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    compiled.mkdir(exist_ok=True)
+    (folder / "compiled").symlink_to(compiled)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CYCLESH_CACHE", str(folder))
         yield folder

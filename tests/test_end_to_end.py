@@ -97,12 +97,11 @@ def test_cases_have_a_row_for_each_case_and_structure_and_agree_with_the_results
 def test_the_same_command_again_finds_the_run_finished(finished):
     workdir, first = finished
     before = (workdir / "results.json").stat().st_mtime_ns
-    begin = time.time()
     again = cyclesh("--config=configs/joint.py:tiny", f"--workdir={workdir}")
     assert again.stdout.splitlines()[:3] == first.stdout.splitlines()[:3]
     assert "finished" in again.stderr
     assert (workdir / "results.json").stat().st_mtime_ns == before
-    assert len(read_rows(workdir)) == 40 and time.time() - begin < 60
+    assert len(read_rows(workdir)) == 40
 
 
 def test_another_config_may_not_use_the_workdir(finished):
@@ -202,17 +201,6 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_pat
     assert "left out, 1 of 10" in cyclesh(*words, said).stderr
     again = [*words[:3], f"--config.init.seg={stopped}", f"--workdir={tmp_path / 'other'}"]
     cyclesh(*again)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["baseline", "gan", "cyclegan", "ada"])
-def test_every_config_trains_and_scores_what_it_has(method, tmp_path):
-    workdir = tmp_path / method
-    cyclesh(f"--config=configs/{method}.py:tiny,epochs=2", f"--workdir={workdir}")
-    results = json.loads((workdir / "results.json").read_text())
-    has_generators, has_segmentors = method != "baseline", method in ("baseline", "ada")
-    assert (results["s_score"]["ct"] is not None) == has_generators
-    assert (results["test"]["mr"] is not None) == has_segmentors
 
 
 @pytest.mark.slow

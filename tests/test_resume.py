@@ -114,11 +114,19 @@ def never(_: Path) -> bool:
     return False
 
 
+def require_scores_of_what_it_has(workdir: Path, method: str) -> None:
+    """Generators have S-scores, segmentors Dice."""
+    results = json.loads((workdir / "results.json").read_text())
+    assert (results["s_score"]["ct"] is not None) == (method != "baseline")
+    assert (results["test"]["mr"] is not None) == (method not in ("gan", "cyclegan"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_every_kind_of_moment_a_run_goes_on_exactly(store, tmp_path, method):
     words = run_words(store, method)
     assert not live(words, tmp_path / "straight", never).killed
+    require_scores_of_what_it_has(tmp_path / "straight", method)
     last = saved_steps(tmp_path / "straight")[-1]
     killed = []
     for moment in moments(last, every=3):
