@@ -215,3 +215,42 @@ def test_networks_are_applied_to_the_volume_that_is_given():
         shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         expected = -np.log(np.take_along_axis(shares, label[..., None].astype(int), -1)).mean()
         assert float(forward.seg_loss(seg, image, label)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_pictures_show_what_the_networks_of_their_own_domains_find():
+    _, entries, model, store = scored(gen=FLIPS, seg=SEES, judge=SEES)
+    for entry in entries:
+        images = evaluate.case_images(model, store, entry)
+        for found in (images.predicted_source, images.predicted_translation):
+            np.testing.assert_array_equal(found, images.label)
+
+
+class OtherTruth(ToyStore):
+    """The true pair shows its anatomy one voxel further on."""
+
+    def label(self, v):
+        return np.roll(super().label(v), 1, axis=1) if v.pair_of else super().label(v)
+
+
+def test_the_ceiling_is_against_the_true_volumes_own_labels():
+    store, model = OtherTruth(), Model(FORWARD, FLIPS, None, SEES)
+    entries = [
+        evaluate.score_volume(model, store, domain, volume)
+        for domain, volume in evaluate.domain_volumes(store, "test")
+    ]
+    assert evaluate.summarise(entries, store)["judge"]["mr"]["ceiling"] == 1
+    true = store.volumes[-1]
+    assert true.pair_of and (store.label(true) != ToyStore().label(true)).any()
+
+
+def test_cases_are_ranked_by_their_s_score_or_without_one_by_dice():
+    _, entries, *_ = scored(gen=FLIPS, seg=SEES, judge=SEES)
+    worth = {entry.volume.id: 0.5 if entry.volume.id.endswith("2") else 1.0 for entry in entries}
+    by_s_score = [replace(e, s_score=e.s_score * worth[e.volume.id]) for e in entries]
+    by_dice = [
+        replace(e, s_score=None, rows=[replace(r, dice=r.dice * worth[r.case]) for r in e.rows])
+        for e in entries
+    ]
+    for own in (by_s_score, by_dice):
+        found = [entry.volume.id for entry in evaluate.choose_cases(own, 2)]
+        assert found == ["ct_2", "ct_1", "mr_2", "mr_1"]

@@ -230,6 +230,7 @@ def test_means_beside_each_other_are_over_the_same_seeds(tmp_path):
     assert {found["table2"][m, "ct", ""][0] for m in ("baseline", "ada", "ours")} == {"2"}
     assert found["figure7"]["ada", "ct", "1"][0] == found["figure7"]["ours", "ct", "1"][0] == "1"
     assert {n for n, _ in found["figure8"].values()} == {"2"}
+    assert {n for n, _ in found["displacement"].values()} == {"1"}
     assert "seeds: 1; judges" in (tmp_path / "table1.md").read_text()
     differences = rows(tmp_path / "table2_differences.csv")
     assert {r["seeds"] for r in differences if r["modality"] == "mr"} == {"0", "1"}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from workdirs import arrays_of, without_times
 from configs import default
 from cyclesh import compiling, loop, state
 from cyclesh.compiling import lower_step
+from cyclesh.errors import NonFiniteError
 from cyclesh.loop import log_slices, stalled, validation_score
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
@@ -234,3 +236,12 @@ def test_the_best_is_that_by_dice_or_where_only_generators_move_by_s_score(metho
     expected = 0.5 if method in ("gan", "cyclegan") else 0.25
     assert validation_score(run, row) == expected
     assert validation_score(run, row | {"phase": "pretrain"}) is None
+
+
+def test_a_loss_that_is_not_finite_is_told_with_the_volumes_of_its_step():
+    where = SimpleNamespace(volumes_at=lambda step: [f"ct_{step}"])
+    run = SimpleNamespace(workdir=Path("w"), loader=where)
+    out = SimpleNamespace(skips=loop.Skips(0), progress=None)
+    metrics = {"seg/total": np.float32(np.nan), "finite": np.bool_(False)}
+    with pytest.raises(NonFiniteError, match="step 5: seg/total not finite, on volumes ct_4;"):
+        loop.settle(run, (5, state.Phase("p", ("seg",), 1, {}, 0.0), metrics), out)

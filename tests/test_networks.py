@@ -12,7 +12,14 @@ from tiny_runs import build, quick_jit, random_tree, random_volumes, tiny_config
 
 from configs import default
 from cyclesh import ops, state
-from cyclesh.networks import Conv, PatchDiscriminator, UNet, draw_parameters, scaled_std
+from cyclesh.networks import (
+    Conv,
+    PatchDiscriminator,
+    ResNetGenerator,
+    UNet,
+    draw_parameters,
+    scaled_std,
+)
 from cyclesh.step import make_step, make_weights
 
 CONV = partial(Conv, lowering="native")
@@ -318,3 +325,18 @@ def test_kernels_are_drawn_with_their_own_deviation_and_biases_are_zero(paper):
     other = draw_parameters(paper.seg, jax.random.key(4), HE_STD)
     kernel = ("encode1b", "Conv_0", "kernel")
     assert not np.array_equal(*(reduce(dict.get, kernel, t) for t in (tree, other)))
+
+
+def test_residual_blocks_add_to_what_they_are_given():
+    with_blocks, without = (ResNetGenerator(2, blocks, CONV) for blocks in (2, 0))
+    params = random_tree(tree_of(with_blocks), 0)
+    rest = {name: tree for name, tree in params.items() if not name.startswith("residual")}
+    assert len(rest) < len(params)
+    silent = jax.tree.map(np.zeros_like, params) | rest
+    volume = random_volumes(0, shape=(8, 8, 8))["A"][0]
+    full, idle, none = (
+        np.asarray(net.apply({"params": tree}, volume))
+        for net, tree in ((with_blocks, params), (with_blocks, silent), (without, rest))
+    )
+    np.testing.assert_allclose(idle, none, atol=1e-6)
+    assert np.ptp(none) > 1e-3 and np.abs(full - none).max() > 1e-3

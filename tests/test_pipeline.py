@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 import pytest
@@ -330,3 +330,15 @@ def test_messages_name_the_volumes_of_a_step(store, which, request):
     for step, batch in enumerate(islice(reader.batches(), 9)):
         held = [n for kind in kinds for d in DOMAINS for n in numbers(batch, kind, d)]
         assert reader.volumes_at(step) == [store.volumes[n].id for n in held]
+
+
+def test_no_two_readings_at_one_step_are_moved_alike(store, subset):
+    volume = subset.real["A"][0]
+    one, more = {"A": (volume,), "B": (volume,)}, {"A": (volume,), "B": (volume,) * 2}
+
+    def images(seed: int) -> list:
+        batch = next(loader(store, Subset(one, more), MOVING, seed=seed).batches())
+        return [batch[kind][d][0] for kind in ("real", "source") for d in DOMAINS]
+
+    found = [*images(0), *images(1)]
+    assert not any(np.array_equal(a, b) for a, b in combinations(found, 2))

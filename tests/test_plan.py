@@ -8,6 +8,7 @@ from scan_files import HEART
 from configs import default
 from cyclesh import state
 from cyclesh.cache import key_of
+from cyclesh.data.pipeline import count_of
 from cyclesh.errors import UserError
 from cyclesh.evidence.arms import SCALES
 from cyclesh.evidence.plan import OUTPUTS, make_plan
@@ -408,3 +409,42 @@ def test_judges_learn_from_all_real_volumes_whatever_a_run_may_see(method):
         assert own[name] == same[name], field
     assert (found.data.real, found.data.synthetic, found.steps) == ((), -1, 0)
     assert found.seed != few.seed and not found.init.seg
+
+
+@pytest.mark.parametrize(
+    "argument", [None, "tiny", "abdomen", "mmwhs", "real_mr=1.0", "real_mr=17"]
+)
+def test_no_trial_asks_for_more_subjects_than_there_are(argument):
+    plan = plan_of(argument)
+    for name in plan.trials:
+        for modality, amount in config(plan, name).data.real:
+            count_of(modality, amount, SUBJECTS[modality, "train"])  # raises
+
+
+def test_what_begins_fresh_has_the_rates_of_pre_training_and_arms_have_the_methods(plan):
+    base = plan.base
+    assert all(base.optim[p].pretrain_rate not in (0, base.optim[p].rate) for p in ("gen", "disc"))
+    for name, trial in plan.trials.items():
+        own = config(plan, name)
+        for player in own.moves if trial.arm != "judge" else ():
+            optim = base.optim[player]
+            expected = optim.rate if trial.init else optim.pretrain_rate
+            assert own.optim[player].rate == expected, (name, player)
+
+
+@pytest.mark.parametrize("argument", [None, "abdomen", "mmwhs"])
+def test_shifted_generators_differ_in_shape_consistency_alone(argument):
+    plan = plan_of(argument)
+    scale = SCALES[plan.base.preset]
+    arms = [
+        [t for n in plan.needs["displacement"] if (t := plan.trials[n]).arm == arm]
+        for arm in ("no_sc", "sc")
+    ]
+    for control, ours in zip(*arms, strict=True):
+        assert control.seed == ours.seed
+        assert control.shift_voxels == ours.shift_voxels == scale.shift_voxels
+        assert {**ours.init, **control.init} == ours.init
+        assert ours.init.keys() == {"gen", "disc", "seg"}
+        a, b = (config(plan, trial.name) for trial in (control, ours))
+        assert budget_of(a).gen_updates == budget_of(b).gen_updates > 0
+        assert a.log.keep_every_steps == b.log.keep_every_steps == scale.measured_every

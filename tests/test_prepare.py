@@ -387,3 +387,11 @@ def test_training_on_a_raw_folder_tells_of_warnings_once(raw, tmp_path, monkeypa
     assert f"--mode=verify --input={raw}" in said
     open_store(config)
     assert "warnings" not in capfd.readouterr().err
+
+
+def test_files_of_scans_that_have_gone_are_removed(raw, tmp_path):
+    whole = content(run(raw, tmp_path / "whole").root)
+    volumes = tmp_path / "s.partial" / "volumes"
+    volumes.mkdir(parents=True)
+    (volumes / "ct_train_9.image.npy").write_bytes(b"of a scan that has gone")
+    assert content(run(raw, tmp_path / "s").root) == whole

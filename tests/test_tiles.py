@@ -188,3 +188,8 @@ def test_the_gap_is_zero_where_tiles_change_nothing_and_known_where_they_do():
     found = tiles.gap(np.sin, volume, np.sin(volume) + 0.25, box, 8)
     assert found.shape == (10, 12, 16)  # what pads the volume is none of it
     np.testing.assert_allclose(found, 0.25, atol=1e-6)
+
+
+def test_the_longest_side_of_a_tile_is_cut_first():
+    # 104 x 200 x 304 voxels, until a million hold it.
+    assert tiles.compact_tile((100, 200, 300), 10**6, (32, 40, 36), 8) == (96, 96, 104)
