@@ -395,3 +395,11 @@ def test_files_of_scans_that_have_gone_are_removed(raw, tmp_path):
     volumes.mkdir(parents=True)
     (volumes / "ct_train_9.image.npy").write_bytes(b"of a scan that has gone")
     assert content(run(raw, tmp_path / "s").root) == whole
+
+
+def test_files_that_changed_before_a_store_was_finished_are_read_again(raw, tmp_path):
+    assert run(raw, tmp_path / "s", shard=(0, 2)) is None
+    done = next((tmp_path / "s.partial" / "entries").glob("ct*.json")).stem
+    save(raw / "ct_train" / f"{done}_image.nii.gz", voxels(balls(int(done[-1])), "ct", 9))
+    again, whole = run(raw, tmp_path / "s"), run(raw, tmp_path / "whole")
+    assert content(again.root) == content(whole.root)
