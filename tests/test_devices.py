@@ -128,7 +128,7 @@ def test_a_step_that_saves_memory_takes_less_and_does_the_same():
     usual = bench.make_workload(config.copy_and_resolve_references())
     config.compute.save_memory = True
     saving = bench.make_workload(config)
-    batch = next(saving.batches())
+    batch = next(saving.run.batches(0))
 
     def compiled(step):
         return step.lower(saving.state_shapes, batch).compile()

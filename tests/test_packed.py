@@ -62,8 +62,8 @@ def test_headers_of_either_line_end_and_of_no_end(tmp_path):
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("a.mha", "CompressedData = True\nElementDataFile = {}\n"),
-        ("a.nrrd", "NRRD0004\nencoding: gzip\ndata file: {}\n\n"),
+        ("a.mha", "ElementSpacing = 1 1 1\nCompressedData = True\nElementDataFile = {}\n"),
+        ("a.nrrd", "NRRD0004\nspacings: 1 1 1\nencoding: gzip\ndata file: {}\n\n"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_line(tmp_path, name, head):
