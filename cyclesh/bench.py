@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cyclesh import settings, state
-from cyclesh.compiling import jit_step, pure_step
+from cyclesh.compiling import jit_phase, pure_step
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
 from cyclesh.data.pipeline import Loader, Subset
@@ -89,7 +89,7 @@ class Workload:
 
     def jit_step(self) -> Callable:
         """The step as training compiles it."""
-        return jit_step(self.run, self.phase)
+        return jit_phase(self.run, self.phase)
 
 
 class RandomStore:

@@ -57,10 +57,10 @@ class Steps:
 def lower_step(run: Run, phase: Phase) -> Lowered:
     """A phase's step for the run's state and batches, ready to be compiled."""
     batch = batch_shapes(run.config.batch, run.store.description.shape)
-    return jit_step(run, phase).lower(working_shapes(run.state_shapes, run.mesh), batch)
+    return jit_phase(run, phase).lower(working_shapes(run.state_shapes, run.mesh), batch)
 
 
-def jit_step(run: Run, phase: Phase) -> Callable:
+def jit_phase(run: Run, phase: Phase) -> Callable:
     """A phase's step over the run's devices, to be compiled."""
     config, nets = run.config, run.make_nets(depth_mesh(run.mesh))
     step = pure_step(config, nets, run.optimisers, phase, run.mesh)
