@@ -9,7 +9,14 @@ class UserError(Exception):
 
 
 class NonFiniteError(Exception):
-    """A loss or gradient stopped being finite; names the step, the loss and the volumes (3)."""
+    """A loss or gradient stopped being finite (3).
+
+    where: the run; what: the step, the loss and the volumes; advice: how that run may go on.
+    """
+
+    def __init__(self, where: object, what: str, advice: str):
+        super().__init__(f"{where}: {what}; {advice}")
+        self.what = what
 
 
 class Stopped(BaseException):  # as KeyboardInterrupt: no fault that a caller may take for damage

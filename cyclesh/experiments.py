@@ -78,10 +78,9 @@ def reproduce(
         written += publish(workdir, publish_in, fresh=only)
     failed = [t.name for t in plan.wanted(only) if not is_finished(workdir, t)]
     if failed:
-        raise NonFiniteError(
-            f"{workdir}: {len(failed)} trials without result, left out of the tables and named "
-            f"there: {', '.join(failed[:5])}; delete their runs/NAME* to try again"
-        )
+        what = f"{len(failed)} trials without result, left out of the tables and named there"
+        advice = "delete their runs/NAME* to try again"
+        raise NonFiniteError(workdir, f"{what}: {', '.join(failed[:5])}", advice)
     return written
 
 

@@ -111,7 +111,8 @@ def loop(
         if saves:
             kept = kept_state(current, run.mesh)
         if validates:
-            model = model_of(run, kept.params, step, forward, judge)
+            params = kept.params if run.mesh is None else on_one_device(kept.params)
+            model = Model(forward, *run.learned(params, step), judge)
             row |= from_first(partial(validated, run, model, out.log, step))
         row["wall_s"] = time.time() - begin
         if logs:
@@ -138,32 +139,22 @@ def settle(run: Run, pending: tuple[int, Phase, dict], out: Outputs) -> dict[str
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not values.pop("finite"):
         bad = [name for name, value in values.items() if not np.isfinite(value)]
-        what = (
-            f"{run.workdir}: step {step}: {', '.join(bad)} not finite, on volumes "
-            f"{', '.join(run.loader.volumes_at(step - 1))}"
-        )
+        volumes = ", ".join(run.loader.volumes_at(step - 1))
+        what = f"step {step}: {', '.join(bad)} not finite, on volumes {volumes}"
         if out.skips.count >= out.skips.allowed:
-            raise NonFiniteError(
-                f"{what}; the last good checkpoint is kept; leave such steps out "
+            advice = (
+                "the last good checkpoint is kept; leave such steps out "
                 f"(--config.optim.skip_nonfinite={out.skips.allowed + 10}), or lower the rates or "
                 "clip gradients in another --workdir, which --config.init can start from this one"
             )
+            raise NonFiniteError(run.workdir, what, advice)
         out.skips.count += 1
-        out.progress.note(f"{what}; left out, {out.skips.count} of {out.skips.allowed}")
+        count = f"{out.skips.count} of {out.skips.allowed}"
+        out.progress.note(f"{run.workdir}: {what}; left out, {count}")
     if out.skips.allowed:
         values["run/skipped"] = out.skips.count
     out.progress.advance(phase.name, values)
     return values
-
-
-def model_of(
-    run: Run, params: Players, step: int, forward: evaluate.Forward, judge: dict | None
-) -> Model:
-    """What a validation scores: the networks that have learned something by then."""
-    if run.mesh is not None:
-        params = on_one_device(params)
-    gen, seg = (getattr(params, n) if run.has_learned(n, step) else None for n in ("gen", "seg"))
-    return Model(forward, gen, seg, judge)
 
 
 def save(run: Run, kept: TrainState, step: int, row: dict, out: Outputs) -> None:

@@ -90,12 +90,8 @@ def kept_checkpoints(run: Run, which: str = "best") -> tuple[list[int], int]:
 
 def load_model(run: Run, judge: dict | None, step: int) -> Model:
     """A checkpoint's networks, ready to be scored; those that no step has trained yet are none."""
-    params = load_params(run, str(step))
-    gen, seg = (
-        tree if run.has_learned(name, step) else None
-        for name, tree in (("gen", params.gen), ("seg", params.seg))
-    )
-    return Model(evaluate.make_forward(run.nets), gen, seg, judge)
+    learned = run.learned(load_params(run, str(step)), step)
+    return Model(evaluate.make_forward(run.nets), *learned, judge)
 
 
 def score_volumes(run: Run, model: Model, split: str) -> list[VolumeScores]:

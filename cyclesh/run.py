@@ -126,6 +126,11 @@ class Run:
             name in self.phase_at(start).moves for start in range(0, max(step, 1), self.epoch_steps)
         )
 
+    def learned(self, params: Players, step: int) -> tuple[dict | None, dict | None]:
+        """The generators and segmentors after ``step`` steps; those that learned nothing: None."""
+        gen, seg = (self.has_learned(name, step) for name in ("gen", "seg"))
+        return params.gen if gen else None, params.seg if seg else None
+
     def validates_after(self, step: int) -> bool:
         """Whether ``step`` steps end in a validation: every so many epochs, and at the end."""
         every = max(1, round(self.config.log.validate_epochs * self.epoch_steps))

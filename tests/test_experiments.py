@@ -539,11 +539,8 @@ def test_records_name_no_folder_of_the_machine_and_data_may_move(tmp_path):
     plan.base.data.path = str(tmp_path / "my_scans")
     (tmp_path / records.RUNS).mkdir()
     trial = plan.trials["all-ours-s0"]
-    for folder in (tmp_path / records.RUNS / trial.name, tmp_path / "cache" / "judges"):
-        message = f"{folder}: step 3: seg/total not finite, on volumes ct_1; leave such steps out"
-        records.write_failed(plan, trial, tmp_path, records.NON_FINITE, message)
-        record = records.read_record(tmp_path, trial.name)
-        assert record["message"] == "all-ours-s0: step 3: seg/total not finite, on volumes ct_1"
+    records.write_failed(plan, trial, tmp_path, records.NON_FINITE, "step 3: seg/total")
+    record = records.read_record(tmp_path, trial.name)
     assert record["config"]["data"]["path"] == "my_scans"
     assert record["config"]["init"]["seg"] == "all-seg-s0"
     assert str(tmp_path) not in records.record_path(tmp_path, trial.name).read_text()
@@ -655,6 +652,23 @@ def test_a_trial_does_not_begin_on_other_data_than_the_records(tmp_path, monkeyp
     monkeypatch.setattr(conduct, "open_store", lambda *_, **__: here)
     with pytest.raises(UserError, match="judge.json: was made on other data"):
         conduct.run_trial(tmp_path, "all-seg-s0", quiet=True)
+
+
+def test_a_trial_that_is_not_finite_advises_nothing_that_a_plan_refuses(tmp_path, monkeypatch):
+    plan, name = experiments.claim(tiny_config(), tmp_path), "all-seg-s0"
+    leave_record(plan, plan.trials["judge"], tmp_path)
+    settled = records.read_record(tmp_path, "judge")
+    here = SimpleNamespace(sha256=settled["data"], split_sha256=settled["split"], root="store")
+    monkeypatch.setattr(conduct, "open_store", lambda *_, **__: here)
+
+    def diverge(config, workdir, quiet):
+        raise NonFiniteError(workdir, "step 3: seg/total", "--config.optim.skip_nonfinite=10")
+
+    monkeypatch.setattr(conduct.train, "train", diverge)
+    with pytest.raises(NonFiniteError, match=f"{name}: step 3: seg/total; the plan") as told:
+        conduct.run_trial(tmp_path, name, quiet=True)
+    assert "skip_nonfinite" not in str(told.value)
+    assert records.read_record(tmp_path, name)["message"] == "step 3: seg/total"
 
 
 def test_a_denominator_that_may_not_be_above_zero_is_marked(tmp_path):

@@ -62,7 +62,7 @@ def test_endings_in_upper_case(tmp_path):
 def test_what_is_no_nifti_or_lies_too_deep_is_ignored_aloud(tmp_path):
     put(tmp_path, "ct_1.nii.gz", "a/b/c/mr_1.nii.gz", "a/b/c/d/mr_2.NII.GZ", "a/b/c/d/e/mr_3.nii")
     names = ("ct/x.nrrd", "a/b/c/d/e/y.MHA", "z.mgz", "pet/1.dcm", "pet/2.dcm", "ct/notes.txt")
-    for name in (*names, ".cache/x.nrrd"):
+    for name in (*names, "ct_2.nii.BZ2", ".cache/x.nrrd"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "elsewhere").symlink_to(tmp_path / "ct")
@@ -75,6 +75,7 @@ def test_what_is_no_nifti_or_lies_too_deep_is_ignored_aloud(tmp_path):
         "a/b/c/d/e/mr_3.nii": deep,
         "a/b/c/d/e/y.MHA": f"{other}.gz",
         "ct/x.nrrd": f"{other}.gz",
+        "ct_2.nii.BZ2": f"{other}.gz",
         "elsewhere/x.nrrd": f"{other}.gz",
         "z.mgz": f"{other}.gz",
         "pet": "holds DICOM files; convert each series to one .nii.gz",

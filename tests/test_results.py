@@ -1,6 +1,7 @@
 """What results say, and when they are there."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from tiny_runs import tiny_config
 from cyclesh import results, train
 from cyclesh.evaluate import Model
 from cyclesh.results import RESULTS
+from cyclesh.run import Run
 from cyclesh.state import Players
 
 
@@ -50,6 +52,7 @@ def test_a_run_is_finished_by_its_best_checkpoint_s_test_scores(
 def test_networks_that_no_step_has_trained_are_not_scored(monkeypatch):
     learned = {"gen": 9, "seg": 1}  # from which step on
     run = SimpleNamespace(nets=None, has_learned=lambda name, step: step >= learned[name])
+    run.learned = partial(Run.learned, run)
     monkeypatch.setattr(results, "load_params", lambda *_: Players("G", None, "S"))
     monkeypatch.setattr(results.evaluate, "make_forward", lambda _: None)
     models = [results.load_model(run, None, step) for step in (8, 9)]

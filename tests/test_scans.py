@@ -207,6 +207,10 @@ def test_a_faulty_series_is_refused(tmp_path, series, damage, said, capfd):
 def test_one_dicom_file_is_no_scan(tmp_path, series):
     with pytest.raises(UserError, match="003.dcm: is one DICOM slice; for a series name its fold"):
         scans.read_scan(series / "003.dcm")
+    (tmp_path / "alone").mkdir()
+    shutil.copy(series / "003.dcm", tmp_path / "alone")
+    with pytest.raises(UserError, match="003.dcm: is one DICOM slice; its folder holds no other"):
+        scans.read_scan(tmp_path / "alone")
     frames = tmp_path / "frames.dcm"
     sitk.WriteImage(itk_image(np.ones(SHAPE, np.uint8), np.eye(4)), str(frames))
     with pytest.raises(UserError, match="frames.dcm: is a multi-frame DICOM"):

@@ -69,13 +69,11 @@ def inspect(
         faults.append(Fault(name, ERROR, "missing-label", "has no label file"))
     if image is not None:
         faults += header_faults(read_header(case.image), stated_spacing_mm(case.image), name)
-        faults += _spacing_faults(case.image, image.grid, name)
         faults += _intensity_faults(image.values, name, case.modality, description)
     if label is not None:
         label_name, stated = file_name(case.label, root), stated_spacing_mm(case.label)
         faults += header_faults(read_header(case.label), stated, label_name)
-        faults += _spacing_faults(case.label, label.grid, file_name(case.label, root))
-        faults += _label_faults(label, file_name(case.label, root), description)
+        faults += _label_faults(label, label_name, description)
     if image is not None and label is not None:
         faults += _alignment_faults(image.grid, label.grid, file_name(case.label, root))
         if not any(fault.severity == ERROR for fault in faults):
@@ -108,14 +106,17 @@ def _digest(scan: Scan | None) -> str | None:
 def header_faults(
     image: nib.Nifti1Image, stated_mm: tuple[float, float, float], name: str
 ) -> Iterator[Fault]:
-    """Contradictions within one NIfTI header, which other programs may resolve another way.
+    """What one NIfTI header may not say, and where other programs may resolve it another way.
 
     stated_mm: see `nifti.stated_spacing_mm`.
     """
     header, shape = image.header, image.shape[2::-1]
     unit = _unit(header)
     if unit not in ("mm", "unknown"):
-        yield Fault(name, ERROR, "unit", f"gives its spacing in {unit}s, not millimetres")
+        message = f"gives its spacing in {unit}s, not millimetres; mend the header"
+        yield Fault(name, ERROR, "unit", message)
+    if odd := odd_spacing(Grid(shape, image.affine), stated_mm):
+        yield Fault(name, ERROR, "spacing", odd)
     standard = header.get_sform(coded=True)[0]
     try:
         scanner = header.get_qform(coded=True)[0]
@@ -145,13 +146,7 @@ def _unit(header: nib.Nifti1Header) -> str:
         return "unknown"
 
 
-def _spacing_faults(path: Path, grid: Grid, name: str) -> Iterator[Fault]:
-    message = odd_spacing(grid, stated_spacing_mm(path))
-    if message:
-        yield Fault(name, ERROR, "spacing", message)
-
-
-def odd_spacing(grid: Grid, stated_mm: tuple[float, float, float] | None) -> str:
+def odd_spacing(grid: Grid, stated_mm: tuple[float, float, float] | None = None) -> str:
     """Why voxels cannot be of their size, in words; "" when they can.
 
     stated_mm: what a NIfTI's header gives, (z, y, x), which must be there even where the affine

@@ -35,7 +35,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def read_volume(path: Path) -> Scan:
     """One file that holds a volume. Raises Unreadable or NotOneVolume."""
     if is_dicom(path):
-        raise Unreadable(f"{path}: {_lone_dicom(path)}")
+        raise Unreadable(f"{path}: {_lone_dicom(path, 'for a series name its folder')}")
     with _blame(path):
         unstated = packed.unstated(path)
     if packed.SPACING in unstated:
@@ -50,13 +50,16 @@ def read_volume(path: Path) -> Scan:
     return replace(scan, notes=(NO_SIDES,)) if packed.ORIENTATION in unstated else scan
 
 
-def _lone_dicom(path: Path) -> str:
-    """Why one DICOM file is no scan: a slice, or frames of which ITK does not tell the places."""
+def _lone_dicom(path: Path, advice: str) -> str:
+    """Why one DICOM file is no scan: a slice, or frames of which ITK does not tell the places.
+
+    advice: how to go on from a slice.
+    """
     with _blame(path):
         header = _header(str(path))
     frames = header.GetMetaData(FRAMES) if header.HasMetaDataKey(FRAMES) else "1"
     if frames.strip() in ("", "1"):
-        return "is one DICOM slice; for a series name its folder"
+        return f"is one DICOM slice; {advice}"
     return (
         "is a multi-frame DICOM, whose frames may lie anywhere; convert it to .nii.gz, as with "
         "dcm2niix"
@@ -105,7 +108,8 @@ def read_series(folder: Path) -> Scan:
     if strays:
         raise Unreadable(f"{min(strays)}: cannot be read as a DICOM slice; remove or mend it")
     if len(files[0]) == 1:
-        return read_volume(Path(files[0][0]))
+        only = Path(files[0][0])
+        raise Unreadable(f"{only}: {_lone_dicom(only, 'its folder holds no other of its series')}")
     with _blame(folder):
         slices = {name: _header(name) for name in files[0]}
     first = next(iter(slices.values()))

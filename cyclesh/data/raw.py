@@ -23,7 +23,10 @@ LAYOUTS = (
 )
 PAIRED = "paired"
 DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")  # where cases are looked for: three folders deep
-FOREIGN = (".img", ".img.gz", ".mgz", ".mgh", ".mnc")  # scans that nothing here reads
+FOREIGN = (  # scans that nothing here reads
+    *(".img", ".img.gz", ".mgz", ".mgh", ".mnc"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip"),
+)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def read_scan(path: Path) -> tuple[Scan, Header | None]:
         scan, header = _read(path)
     except MemoryError:
         raise UserError(f"{path}: says that it holds more voxels than memory does") from None
-    _require_sound(scan, header, path)
+    _require_sound(scan, path)
     return scan, header
 
 
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
         header, faults = image.header, [*header_faults(image, stated_spacing_mm(path), path.name)]
         for fault in faults:
             if fault.severity == ERROR:
-                raise UserError(f"{path}: {fault.message}; mend the header")
+                raise UserError(f"{path}: {fault.message}")
         scan = replace(scan, notes=tuple(fault.message for fault in faults))
     elif suffix_of(path) and path.is_file():
         scan = read_volume(path)
@@ -123,13 +123,12 @@ def _read(path: Path) -> tuple[Scan, Header | None]:
     return scan, header
 
 
-def _require_sound(scan: Scan, header: Header | None, path: Path) -> None:
+def _require_sound(scan: Scan, path: Path) -> None:
     size = "x".join(map(str, scan.grid.shape))
     if min(scan.grid.shape) < SMALLEST_AXIS:
         raise UserError(f"{path}: is {size} voxels (z, y, x); needs {SMALLEST_AXIS} on each axis")
-    spacing = odd_spacing(scan.grid, None if header is None else stated_spacing_mm(path))
-    if spacing:
-        raise UserError(f"{path}: {spacing}")
+    if odd := odd_spacing(scan.grid):  # of a NIfTI, `header_faults` did
+        raise UserError(f"{path}: {odd}")
     finite = np.isfinite(scan.values).sum()
     if finite < scan.values.size:
         raise UserError(f"{path}: {scan.values.size - finite} voxels are NaN or infinite")

@@ -53,8 +53,9 @@ def run_trial(workdir: str | Path, name: str, quiet: bool = False) -> None:
             else:
                 results = train.train(config, folder, quiet)
         except NonFiniteError as error:
-            records.write_failed(plan, trial, workdir, records.NON_FINITE, str(error))
-            raise
+            records.write_failed(plan, trial, workdir, records.NON_FINITE, error.what)
+            told = "the plan's tables name it and go on without it"
+            raise NonFiniteError(name, error.what, told) from None
         tested = (v for v in store.volumes if v.split == "test")
         more["subjects"] = {volume.id: volume.subject for volume in tested}
         records.write_finished(plan, trial, workdir, results, more)

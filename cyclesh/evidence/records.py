@@ -74,13 +74,7 @@ def write_finished(plan: Plan, trial: Trial, workdir: Path, results: Mapping, mo
 
 
 def write_failed(plan: Plan, trial: Trial, workdir: Path, status: str, message: str) -> None:
-    """The record of a trial without scores; tables name it.
-
-    Of a loss that was not finite it keeps the step and the volumes, since records are published:
-    neither the folder, nor the advice of a run by itself.
-    """
-    _, at_step, rest = message.partition(": step ")
-    message = f"{trial.name}: step {rest.partition('; ')[0]}" if at_step else message
+    """The record of a trial without scores; tables name it. It is published: no local paths."""
     record = {**_heading(plan, trial, workdir, status), "message": message}
     write_json(record_path(workdir, trial.name), record)
 
