@@ -264,6 +264,7 @@ COMPARED = (
     ("figure7", "ours", "ada", False),
     ("figure7", "ada", "baseline", False),
     ("figure8", "real", "ada", False),
+    ("figure8", "real", "ours", False),
     ("figure8", "ours", "ada", False),
     ("figure8", "real", "baseline", False),
     ("figure8", "ada", "baseline", False),
