@@ -117,7 +117,7 @@ def fields() -> ConfigDict:
     # --- start trees from other runs: workdirs; empty: scratch
     c.init = ConfigDict({"gen": "", "disc": "", "seg": ""})
     c.init_checkpoint = "best"  # which of theirs: the "best" on validation, or the "last"
-    c.init_pretrain = False  # pre-train G and S that come from there all the same
+    c.init_pretrain = False  # whether pre-training is for networks that come from there, too
 
     # --- validation, checkpoints, logs
     c.log = g = ConfigDict()
@@ -126,7 +126,7 @@ def fields() -> ConfigDict:
     g.row_steps = 10  # between rows of metrics.jsonl; a validation always writes one
     g.report_cases = 6  # test cases a direction shown in the report
 
-    # --- the S-score's judges: `baseline` on all real training data, once a store and seed
+    # --- the S-score's judges: `baseline` on all real training data, networks and batch the run's
     c.judge = j = ConfigDict()
     j.epochs = 100  # constant for half of them, then linear to 0
     j.rate = 2e-4

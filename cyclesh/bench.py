@@ -19,6 +19,7 @@ from cyclesh import settings, state
 from cyclesh.compiling import jit_phase, pure_step
 from cyclesh.data.augment import Augment
 from cyclesh.data.description import Description, description_of
+from cyclesh.data.locate import foresee
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Made, per_domain
 from cyclesh.halo import HOME
@@ -110,12 +111,15 @@ class RandomStore:
 
 
 def make_workload(config: ConfigDict, description: Description | None = None) -> Workload:
-    """Networks and a loader for a config, on random volumes of its (or the data's) shape.
+    """Networks and a loader for a config, on random volumes of the data's shape and classes.
 
+    description: of the data; None: asked of `data.path` or, where that is empty, the config.
     Raises UserError for a config that cannot work.
     """
     settings.validate(config)
-    description = description or description_of(config.data)
+    if description is None:
+        data = config.data
+        description = foresee(config)[1] if data.path else description_of(data)
     store, volumes = RandomStore(description), per_domain(lambda _: tuple(range(8)))
     augment = Augment(**config.augment.to_dict())
     phases = state.make_phases(config)

@@ -1,7 +1,8 @@
 """What runs share: the phantom, prepared stores, judges, compiled programs.
 
-All of it lies under $CYCLESH_CACHE (default ~/.cache/cyclesh), can be deleted at any time, and is
-named by a hash of what it was made from; of a raw folder, by its files' names, sizes and dates.
+All of it lies under $CYCLESH_CACHE (default ~/.cache/cyclesh), can be deleted while nothing runs,
+and is named by a hash of what it was made from; of a raw folder, by its files' names, sizes and
+dates.
 """
 
 import fcntl

@@ -39,7 +39,7 @@ class Forward:
 
 
 def make_forward(nets: Players) -> Forward:
-    """Compiled once for each grid size; images come and go as numpy arrays."""
+    """Compiled once for each grid size; images come as numpy arrays and leave as jax Arrays."""
 
     def logits(tree, image):
         return nets.seg.apply({"params": tree}, image[None, ..., None])

@@ -166,7 +166,7 @@ def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
 
 
 def write_output(workdir: Path, output: str) -> list[Path]:
-    """`evidence.write` of a claimed workdir."""
+    """`writing.write` of a claimed workdir."""
     return writing.write(plan_for(read_config(workdir)), output, workdir)
 
 

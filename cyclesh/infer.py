@@ -16,7 +16,7 @@ from cyclesh.data.nifti import publish
 from cyclesh.deployed import Deployed, load
 from cyclesh.errors import UserError
 from cyclesh.outputs import Source, Task
-from cyclesh.runtime.devices import use_compilation_cache
+from cyclesh.runtime.devices import require_devices, use_compilation_cache
 
 RESULT = ".nii.gz"
 
@@ -78,6 +78,8 @@ def run(
         in one pass; larger ones go in tiles. 0: what half of the free memory holds.
     Raises UserError for a wrong task, model or place, and for a single scan that cannot be used.
     """
+    use_compilation_cache(cache_folder("compiled"))
+    require_devices()
     source, target = Path(source), Path(target)
     model = load(workdir, checkpoint, pass_voxels)
     task = completed(task, model)
@@ -86,7 +88,6 @@ def run(
         for name in scans.beside_series(source):
             _say(f"warning: {source}: is taken for one DICOM series; {name} is left out")
     jobs = [_job(source, target)] if single else _jobs(source, target, model, task, quiet)
-    use_compilation_cache(cache_folder("compiled"))
     tally, begin = Tally(), time.monotonic()
     for number, job in enumerate(jobs, start=1):
         try:

@@ -1,6 +1,7 @@
 """The judges of the S-score: segmentors on real volumes only, independent of every run.
 
-They are trained once for a store and a seed and kept in the cache folder, for all runs to share.
+They are trained once for a store, `judge.seed` and whatever else decides what they learn (networks,
+batch, augmentation; `deciding_fields`), and kept in the cache folder, for all runs to share.
 """
 
 import sys
@@ -92,8 +93,14 @@ def deciding_fields(judge: ConfigDict) -> dict:
     return {field: value for field, value in fields.items() if not field.startswith(IGNORED)}
 
 
+def differing_judges(one: ConfigDict, two: ConfigDict) -> list[str]:
+    """The fields, sorted, in which the judges of two configs differ on the same store."""
+    fields, others = (deciding_fields(judge_config(config)) for config in (one, two))
+    return sorted(f for f in fields.keys() | others if fields.get(f) != others.get(f))
+
+
 def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True) -> dict | None:
-    """S_A and S_B of the S-score, trained once a store and seed, kept in the cache folder.
+    """S_A and S_B of the S-score, trained once and kept in the cache folder.
 
     None where they would have to be trained and ``train`` forbids it.
     """
@@ -101,11 +108,13 @@ def get_judges(config: ConfigDict, store: Store, quiet: bool, train: bool = True
     folder = cache_folder("judges", key_of([VERSION, store.sha256, deciding_fields(judge)]))
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder)))
-        folder.mkdir(exist_ok=True)
         run = build_run(judge, folder, store)
         if train:
+            folder.mkdir(exist_ok=True)
             fit(run, lambda: None, quiet, name="judges:")
         elif not has_finished(run):
-            print(f"{folder}: no trained judges there; no S-score for the cases", file=sys.stderr)
+            if not quiet:
+                missing = "no trained judges there; no S-score for the cases"
+                print(f"{folder}: {missing}", file=sys.stderr)
             return None
     return load_params(run, "best").seg

@@ -98,8 +98,6 @@ def evaluate() -> int:
     from cyclesh import train as trainer
     from cyclesh.scoring.console import results_table
 
-    if not FLAGS.workdir and FLAGS.config is None:
-        raise UserError("--mode=evaluate: give --workdir=FOLDER of a trained run")
     results = trainer.rescore(workdir(), FLAGS.split, FLAGS.checkpoint, FLAGS.quiet)
     print(results_table(results))
     return 0
@@ -148,8 +146,6 @@ def prepare() -> int:
 def export() -> int:
     from cyclesh import export as exporter
 
-    if not FLAGS.workdir and FLAGS.config is None:
-        raise UserError("--mode=export: give --workdir=FOLDER of a trained run")
     size = exporter.export(workdir(), need("output"), FLAGS.checkpoint, FLAGS.half)
     print(f"{FLAGS.output}: {size / 1e6:.1f} MB")
     return 0
@@ -160,8 +156,6 @@ def infer() -> int:
     from cyclesh import infer as inference
     from cyclesh.outputs import Task
 
-    if not FLAGS.workdir and FLAGS.config is None:
-        raise UserError(f"--mode={FLAGS.mode}: give --workdir=FOLDER of a trained run")
     need("to" if FLAGS.mode == "translate" else "modality", "MODALITY")
     task = Task(
         FLAGS.modality,
@@ -202,8 +196,6 @@ def bench() -> int:
 def report() -> int:
     from cyclesh import train as trainer
 
-    if not FLAGS.workdir and FLAGS.config is None:
-        raise UserError("--mode=report: give --workdir=FOLDER of a trained run")
     print(f"report: {trainer.rereport(workdir(), FLAGS.compare, FLAGS.quiet)}")
     return 0
 
@@ -315,6 +307,17 @@ def command_of_plan() -> str:
     return shlex.join(["python", "-m", "cyclesh.main", "--mode=reproduce", *words])
 
 
+def unread_config() -> str:
+    """What a mode that goes by a workdir's config does with the one that was given."""
+    if FLAGS.config is None:
+        return ""
+    if FLAGS.workdir:
+        return "is not read"
+    items = config_flags.get_config_filename(FLAGS["config"]).partition(":")[2]
+    changed = "=" in items or config_flags.get_override_values(FLAGS["config"])
+    return f"names the folder, {workdir()}, and no more" if changed else ""
+
+
 def training_config():
     """The config, or the paper's where none is given."""
     if FLAGS.config is None:
@@ -325,6 +328,8 @@ def training_config():
 def workdir() -> Path:
     if FLAGS.workdir:
         return Path(FLAGS.workdir)
+    if FLAGS.mode in OF_A_WORKDIR and FLAGS.config is None:
+        raise UserError(f"--mode={FLAGS.mode}: give --workdir=FOLDER of a trained run")
     need_config()
     file, _, _ = config_flags.get_config_filename(FLAGS["config"]).partition(":")
     return default_workdir(Path(file).stem)
@@ -417,9 +422,8 @@ def together() -> int:
         joined = (FLAGS.coordinator, FLAGS.processes, FLAGS.process)
         if place := distributed.find_place(*joined, os.environ):
             return distributed.together(place, lambda: status_of(train))
-    unread = FLAGS.mode in OF_A_WORKDIR and FLAGS.workdir and FLAGS.config is not None
-    if unread and not FLAGS.quiet:
-        text = f"--config is not read: --mode={FLAGS.mode} goes by the workdir's own config"
+    if FLAGS.mode in OF_A_WORKDIR and not FLAGS.quiet and (unread := unread_config()):
+        text = f"--config {unread}: --mode={FLAGS.mode} goes by the workdir's own config"
         print(f"cyclesh: {text}", file=sys.stderr)
     with distributed.ended_by_signals():
         return MODES[FLAGS.mode]()

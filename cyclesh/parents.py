@@ -81,7 +81,8 @@ def check_parents(config: ConfigDict, workdir: Path, store: Store, subset: Subse
     """Raises UserError where networks that `init` names are not of this run's data.
 
     They may not have learned from volumes that it holds out, by the files' hashes: else its scores
-    on these would tell nothing. And domains, and classes of segmentors, must be in its order.
+    on these would tell nothing. And both runs must have the same order of modalities and, for
+    segmentors, of structures.
     """
     if (workdir / CONFIG).exists():  # a run that began has been looked at
         return
@@ -157,11 +158,6 @@ def load_tree(workdir: Path, which: str, name: str, shapes: dict, trained: bool 
         raise UserError(
             f"{workdir}: checkpoint {step} holds other {name} networks than the config says; "
             "filters, depth and structures must be the same"
-        )
-    if trained and name not in learned:
-        raise UserError(
-            f"{workdir}: checkpoint {step} was saved before its {name} networks were trained; "
-            "train that run further"
         )
     if trained and name not in learned:
         raise UserError(

@@ -11,14 +11,21 @@ from cyclesh import __version__
 def git_revision() -> str:
     """The commit of the checkout that the package runs from; empty where there is none.
 
-    "-dirty" follows where files of the commit were changed: then it is not what has run.
+    "-dirty" follows where files of the commit were changed: then it is not what has run. A package
+    that is installed within another project's checkout is not of that project's commit.
     """
-    describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    checkout = Path(__file__).resolve().parents[1]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve() != checkout:
+            return ""
+        return _git(checkout, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:

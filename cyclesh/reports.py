@@ -9,12 +9,15 @@ import numpy as np
 from cyclesh import evaluate
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
+from cyclesh.judges import differing_judges
 from cyclesh.run import Run
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.report_data import Event, ReportData
 
 REPORT = "report.html"
-CUT_WORTH_TELLING = 0.05  # share of a structure's voxels that the crop cuts off
+# Share of a structure's voxels that the crop cuts off: of what a score will notice (verify tells of
+# less).
+CUT_WORTH_TELLING = 0.05
 PHASE_NAMES = {"pretrain_seg": "pre-training S", "pretrain_gan": "pre-training G, D"}
 
 
@@ -69,14 +72,21 @@ def write(scored: Scored, compared: Scored | None = None) -> Path:
         )
     titles = (one.name, two.name) if one.name != two.name else (str(one), str(two))
     first = scored.report_data(titles[0])
-    if scored.run.store.sha256 == compared.run.store.sha256:
-        second = compared.report_data(titles[1], [case.case for case in first.cases])
-    else:
-        differ = "trained and scored on other data than the other run: their scores do not compare"
-        second = compared.report_data(titles[1], [])
-        second = replace(second, warnings=(differ, *second.warnings))
-    _write([first, second], path)
+    same_data = scored.run.store.sha256 == compared.run.store.sha256
+    second = compared.report_data(titles[1], [c.case for c in first.cases] if same_data else [])
+    warned = (*uncomparable(scored.run, compared.run), *second.warnings)
+    _write([first, replace(second, warnings=warned)], path)
     return path
+
+
+def uncomparable(run: Run, other: Run) -> list[str]:
+    """Which scores of two runs do not compare, and why."""
+    if run.store.sha256 != other.store.sha256:
+        return ["trained and scored on other data than the other run: their scores do not compare"]
+    if differing := differing_judges(run.config, other.config):
+        fields = ", ".join(differing)
+        return [f"other judges than the other run's ({fields} differ): S-scores do not compare"]
+    return []
 
 
 def events(run: Run) -> list[Event]:

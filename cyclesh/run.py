@@ -64,7 +64,7 @@ class Run:
     workdir: Path
     store: Store
     loader: Loader
-    # Of the mesh if no device holds a volume whole, else of None (`sharding.depth_mesh`).
+    # Called with the mesh if the depth of volumes is spread, else None (`sharding.depth_mesh`).
     make_nets: Callable[[Mesh | None], Players]
     optimisers: Players
     phases: tuple[Phase, ...]

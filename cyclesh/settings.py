@@ -239,7 +239,8 @@ def _validate_networks(config: ConfigDict, require: Callable) -> None:
         "use 1 or more for each layer",
     )
     require(
-        len(strides) == len(widths) + 1 and all(stride in (1, 2) for stride in strides),
+        len(strides) == len(widths) + 1
+        and all(isinstance(stride, int) and stride in (1, 2) for stride in strides),
         "model.disc_strides",
         "give 1 or 2 for each of disc_widths and for the last layer",
     )

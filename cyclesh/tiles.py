@@ -132,12 +132,16 @@ def blended(
 def sample_box(shape: Shape, tile: Shape, multiple: int) -> Box:
     """Where a single pass shows best what `blended` does: a tile's box half-way between its tiles.
 
+    Or nearly: a network that halves volumes changes its result when they are shifted, tiles or
+    not, but by a `multiple` of voxels; so by that, where steps are long enough.
+
     shape: of the volume; the box lies within it, rounded up to `multiple`.
     """
     starts = []
     for n, t, step in zip(shape, tile, _half_steps(tile, multiple), strict=True):
         last = rounded_up(n, multiple) - t
-        starts.append(min(last // 2 // step * step + step // 2, last))
+        between = step // 2 // multiple * multiple or step // 2
+        starts.append(min(last // 2 // step * step + between, last))
     return tuple(slice(s, s + t) for s, t in zip(starts, tile, strict=True))
 
 
@@ -165,7 +169,7 @@ def gaussian_weights(tile: Shape) -> np.ndarray:
 
 
 def _padded(volume: np.ndarray, multiple: int) -> np.ndarray:
-    """As the networks pad (`ops.pad_to_multiple`), so that they have nothing left to pad."""
+    """As the networks pad (`ops.pad_to_multiple`), which they need not do then."""
     return np.pad(volume, [(0, -n % multiple) for n in volume.shape], mode="edge")
 
 

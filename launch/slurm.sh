@@ -16,6 +16,13 @@ if [[ $# -eq 0 ]]; then
     exit 2
 fi
 
+for word in "$@"; do
+    if [[ $word == --mode=* && $word != --mode=train && $nodes:$gpus != 1:1 ]]; then
+        echo "slurm.sh: $word runs in one process; leave NODES and GPUS at 1" >&2
+        exit 2
+    fi
+done
+
 # SLURM's notice goes to the tasks, which save their state. One that fails ends the others by itself;
 # srun would kill them before they could say how they ended.
 # And srun no longer takes the number of cores from sbatch.

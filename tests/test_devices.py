@@ -15,7 +15,27 @@ from tiny_runs import tiny_config
 from configs import default
 from cyclesh import bench
 from cyclesh.compiling import pure_step
-from cyclesh.runtime.devices import jit_step, loader_threads, no_compilation_cache
+from cyclesh.errors import UserError
+from cyclesh.runtime.devices import (
+    jit_step,
+    loader_threads,
+    no_compilation_cache,
+    require_devices,
+)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no cuda"), AssertionError()])
+def test_a_platform_that_is_not_there_is_refused(monkeypatch, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match="JAX_PLATFORMS=cuda: JAX has no such device here"):
+        require_devices()
+    monkeypatch.delenv("JAX_PLATFORMS")  # then it is nobody's mistake
+    with pytest.raises(type(error)):
+        require_devices()
 
 
 def test_the_old_state_makes_room_for_the_new():

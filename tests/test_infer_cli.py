@@ -343,6 +343,17 @@ def test_a_config_beside_the_workdirs_own_is_said_to_be_unread(workdir, tmp_path
     assert done.err.startswith("cyclesh: --config is not read: --mode=segment goes by the workdir")
 
 
+def test_fields_of_a_config_that_only_names_the_workdir_are_said_to_be_unread(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    config = f"--config={ROOT / 'configs' / 'gan.py'}:tiny"
+    for more, unread in (("", False), (",epochs=2", True)):
+        done = call(capfd, "--mode=report", config + more)
+        assert done.status == 2 and "runs/gan-tiny" in done.err
+        assert ("--config names the folder, runs/gan-tiny, and no more" in done.err) is unread
+
+
 def test_a_run_without_segmentors_translates_about_the_middle(tmp_path, capfd):
     workdir = write_workdir(tmp_path / "gan", "gan")
     scan, target = write_scan(tmp_path / "scan.nii.gz"), tmp_path / "fake.nii.gz"

@@ -190,6 +190,17 @@ def test_what_is_missing_is_said(cluster, script, said):
     assert done.returncode == 2 and said in done.stderr and notes() == []
 
 
+def test_a_job_of_several_tasks_trains_and_nothing_else(cluster):
+    _, env, notes = cluster
+    words = ("--mode=evaluate", WORDS[1])
+    for more in ({"GPUS": "4"}, {"NODES": "2"}):
+        done = launch(SLURM, env, *words, **more)
+        assert done.returncode == 2 and "--mode=evaluate runs in one process" in done.stderr
+        assert launch(SLURM, env, "--mode=train", *WORDS, **more).returncode == 0
+    assert len(notes()) == 2
+    assert launch(SLURM, env, *words).returncode == 0
+
+
 def test_the_scripts_are_clean():
     if not shutil.which("shellcheck") and not os.environ.get("CI"):
         pytest.skip("shellcheck is not installed")

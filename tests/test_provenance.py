@@ -16,15 +16,16 @@ from cyclesh.workdir import CHECKPOINTS
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A repository of one tagged commit that the package seems to run from."""
-    (tmp_path / "provenance.py").write_text("")
+    (tmp_path / "cyclesh").mkdir()
+    (tmp_path / "cyclesh" / "provenance.py").write_text("")
     for words in (
         ("init", "-q"),
-        ("add", "provenance.py"),
+        ("add", "cyclesh"),
         ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first"),
         ("tag", "v1"),
     ):
         subprocess.run(["git", "-C", tmp_path, *words], check=True)
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "cyclesh" / "provenance.py"))
     return tmp_path
 
 
@@ -33,12 +34,19 @@ def test_the_commit_is_named_and_whether_its_files_were_changed(checkout):
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     (checkout / "notes.txt").write_text("not of the commit")
     assert len(commit) == 40 and provenance.git_revision() == commit
-    (checkout / "provenance.py").write_text("changed")
+    (checkout / "cyclesh" / "provenance.py").write_text("changed")
     assert provenance.git_revision() == f"{commit}-dirty"
 
 
+def test_another_project_s_commit_is_not_that_of_a_package_installed_in_it(checkout, monkeypatch):
+    installed = checkout / ".venv" / "lib" / "cyclesh" / "provenance.py"
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    installed.parent.mkdir(parents=True)
+    assert provenance.git_revision() == ""
+
+
 def test_without_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "cyclesh" / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_revision() == ""
 

@@ -95,6 +95,19 @@ def test_an_s_score_is_of_the_modality_that_was_made():
     assert evaluate.s_score_rows([entry], run_of().store) == []
 
 
+def test_runs_whose_scores_do_not_compare_are_told_why():
+    run = run_of()
+    assert reports.uncomparable(run, run_of("ada", constant_epochs=9)) == []
+    batch = run_of()
+    batch.config.batch, batch.config.model.filters = 3, 5
+    assert reports.uncomparable(run, batch) == [
+        "other judges than the other run's (batch, model.filters differ): S-scores do not compare"
+    ]
+    batch.store.sha256 = "two"
+    (told,) = reports.uncomparable(run, batch)
+    assert told.startswith("trained and scored on other data")
+
+
 def test_runs_on_data_of_another_kind_are_not_compared(tmp_path):
     runs = [run_of(), run_of()]
     runs[1].store.description = described("liver")

@@ -227,6 +227,7 @@ BAD = [
     ("compute.dtype", "float16"),
     ("compute.lowering", "fast"),
     ("compute.home_devices", 3),
+    ("model.disc_strides", (2.0, 2.0, 1.0, 1.0)),
     ("judge.epochs", 0),
     ("schedule.patience", 0),
     ("schedule.metric", "val/loss"),

@@ -244,9 +244,10 @@ def devices_of(platform: str, count: int) -> list[SimpleNamespace]:
 
 def test_homes_share_devices_that_would_do_nothing_else(monkeypatch):
     def homes(compute: ConfigDict, batch: int, devices: list) -> int:
-        return sharding._homes(compute, batch, devices)
+        return sharding._layout(compute, batch, devices).homes
 
-    for batch, count, expected in ((1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)):
+    few = ((1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1))
+    for batch, count, expected in (*few, (6, 4, 2), (12, 8, 2), (6, 3, 1)):
         found = homes(compute(0, 1, homes=0), batch, devices_of("gpu", count))
         assert found == expected, (batch, count)
     cpus = devices_of("cpu", 2)
@@ -297,7 +298,8 @@ def test_volumes_lie_in_one_process_or_in_whole_ones(monkeypatch):
         (4, 3, 6, 2, "home_devices is 2; with 3 devices a process"),
         (3, 1, 1, 0, "use a multiple of 3"), (3, 1, 3, 0, (3, 1, 1)), (4, 1, 2, 0, (2, 2, 1)),
         (5, 1, 5, 2, "home_devices is 2; 5 devices of 5 processes do not divide by it; use 1"),
-        (2, 4, 4, 0, (4, 2, 1)),
+        (2, 4, 4, 0, (4, 2, 1)), (8, 1, 12, 0, (4, 2, 1)), (4, 1, 6, 0, (2, 2, 1)),
+        (8, 1, 6, 0, "batch is 6; 8 devices of 8 processes must all share it; use a multiple of 4"),
     ],
 )  # fmt: skip
 def test_homes_lie_in_one_process_or_in_whole_ones(

@@ -61,6 +61,13 @@ def test_window_is_the_median_of_train(store):
         store.window("pet")
 
 
+def test_quantiles_are_those_of_all_training_voxels_together(store):
+    for modality in store.description.modalities:
+        images = [store.image(volume).ravel() for volume in store.select(modality, "train")]
+        wanted = np.quantile(np.concatenate(images), np.linspace(0, 1, 257))
+        np.testing.assert_allclose(store.quantiles(modality), wanted, rtol=0, atol=1e-7)
+
+
 def test_volumes_round_trip_and_hash(store):
     volume = store.volumes[0]
     assert type(volume).from_json(json.loads(json.dumps(volume.to_json()))) == volume

@@ -171,6 +171,7 @@ def test_the_cheapest_tile_is_one_that_fits_and_takes_least(shape, largest):
         ((16, 16, 64), (16, 16, 16), (0, 0, 28)),  # tiles at 0, 8, ..., 48: between 24 and 32
         ((16, 20, 24), (16, 16, 16), (0, 4, 4)),  # two tiles along y and x
         ((30, 9, 9), (16, 16, 16), (12, 0, 0)),  # tiles at 0, 8 and 16: between the last two
+        ((48, 16, 112), (40, 16, 48), (8, 0, 32)),  # along x tiles at 0, 24, 48 and 64
         ((16, 16, 16), (16, 16, 16), (0, 0, 0)),
     ],
 )

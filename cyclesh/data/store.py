@@ -22,6 +22,7 @@ FORMAT = 1  # raise it when the layout changes, or the voxels that prepare makes
 MANIFEST = "manifest.json"
 VOLUMES = "volumes"
 INT16_STEPS = 32767
+LEAST_INT16 = -(2**15)
 
 Affine = tuple[tuple[float, ...], ...]
 
@@ -130,8 +131,10 @@ class Store:
     def quantiles(self, modality: str) -> np.ndarray:
         """257 quantiles of a modality's training intensities, in equal steps from 0 to 1."""
         if modality not in self._quantiles:
-            images = [self.image(volume).ravel() for volume in self.select(modality, "train")]
-            self._quantiles[modality] = np.quantile(np.concatenate(images), np.linspace(0, 1, 257))
+            voxels = (self._read(v, 0).ravel() for v in self.select(modality, "train"))
+            places = (v.astype(np.int32) - LEAST_INT16 for v in voxels)
+            counts = sum(np.bincount(place, minlength=2**16) for place in places)
+            self._quantiles[modality] = quantiles_of(counts, np.linspace(0, 1, 257))
         return self._quantiles[modality]
 
     @cached_property
@@ -157,6 +160,20 @@ class Store:
         if array.shape != self.description.shape:
             raise UserError(f"{path}: shape {array.shape} is not the manifest's; prepare again")
         return array
+
+
+def quantiles_of(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """`np.quantile` of decoded voxels by how many there are of each of int16's values.
+
+    So all volumes of a modality need not be in memory together.
+    """
+    upto = counts.cumsum()  # voxels that are no larger than each value
+    places = shares * (upto[-1] - 1)
+    below, above = (
+        decode(np.searchsorted(upto, edge(places), side="right") + LEAST_INT16)
+        for edge in (np.floor, np.ceil)
+    )
+    return below + (above - below) * (places % 1)
 
 
 def is_store(path: Path | str) -> bool:

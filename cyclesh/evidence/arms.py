@@ -28,8 +28,10 @@ class Scale:
     extra: int  # source-only subjects of the phantom in that part (the paper's S2)
     shift_voxels: tuple[int, int, int]  # displacement: z, y, x
     measured_every: int  # displacement: updates between measurements
-    ada_reads_as_ours: bool = False  # its segmentors weigh as those of ours, not as the paper's
-    moving_not_resting: int | None = None  # epochs; None: `ours` rests S as the preset does
+    ada_reads_as_ours: bool = False  # S's loss in ADA has the weights of ours, not the paper's
+    # Epochs more in which all networks move, in place of the preset's phase in which S rests; None:
+    # that phase stays.
+    moving_not_resting: int | None = None
 
 
 SCALES = {

@@ -43,6 +43,7 @@ class Durations:
     def config(self, trial: Trial) -> ConfigDict:
         """A trial's, with the grid and as many structures as the data have, whatever it says."""
         config = config_of(self.plan, trial, self.workdir / RUNS)
+        config.data.path = ""  # what follows is all that a step's time depends on
         config.data.shape, config.data.aliases, config.data.dropped = self.plan.shape, (), ()
         config.data.structures = tuple((s, i) for i, s in enumerate(self.plan.structures, 1))
         return config
@@ -57,12 +58,10 @@ class Durations:
         overheads = []
         for name, record in finished.items():
             config = self.config(self.plan.trials[name])
-            if record["step_s"]:
-                paces.setdefault(kind_of(config), []).append(record["step_s"])
-                overheads.append(record["wall_s"] - steps_of(config) * record["step_s"])
+            paces.setdefault(kind_of(config), []).append(record["step_s"])
+            overheads.append(record["wall_s"] - steps_of(config) * record["step_s"])
         # A trial that was resumed reports its last stretch only, so at least half of the guess.
-        overhead = max(float(np.median(overheads)) if overheads else 0.0, FIRST_GUESS_S / 2)
-        overhead = overhead if overheads else FIRST_GUESS_S
+        overhead = max(np.median(overheads), FIRST_GUESS_S / 2) if overheads else FIRST_GUESS_S
 
         def pace(config: ConfigDict) -> float:
             known = paces.get(kind_of(config))

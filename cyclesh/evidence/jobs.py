@@ -12,7 +12,7 @@ POLL_S = 0.2
 
 
 class Jobs:
-    """The trials that run now. A signal to stop is passed on to them, and so is the end of this."""
+    """The trials that run now. A signal to stop is passed on; leaving the `with` stops them."""
 
     def __init__(self, start: Callable[[Trial, Share], Popen], shares: Sequence[Share]):
         self._start, self._free = start, list(shares)

@@ -10,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Compiled
 
 from cyclesh.cores import available_cores
+from cyclesh.errors import UserError
 from cyclesh.runtime import memory
 
 ONE_FLAG = "xla_force_host_platform_device_count"
@@ -23,6 +24,7 @@ def set_up_training(folder: Path) -> None:
     use_compilation_cache(folder)
     use_cores()
     run_inline()
+    require_devices()
 
 
 def use_compilation_cache(folder: Path) -> None:
@@ -50,13 +52,25 @@ def use_cores() -> None:
             jax.config.update("jax_num_cpu_devices", CORES)
 
 
+def require_devices() -> None:
+    """Raises UserError where JAX_PLATFORMS names what JAX cannot use here."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # by platform
+        if not (named := os.environ.get("JAX_PLATFORMS")):
+            raise
+        raise UserError(
+            f"JAX_PLATFORMS={named}: JAX has no such device here; unset it, or install a JAX for it"
+        ) from None
+
+
 def cores_are_devices() -> bool:
     """Whether this machine's CPU is two devices, as `use_cores` makes it."""
     return jax.config.jax_num_cpu_devices == CORES and jax.default_backend() == "cpu"
 
 
 def loader_threads() -> int:
-    """How many threads are to load volumes: one, beside what an accelerator leaves idle.
+    """How many threads are to load volumes: one on a CPU; idle cores where there is an accelerator.
 
     A core resamples some 15 volumes of the paper's size a second, so one would not keep up with an
     accelerator; a CPU's cores are all wanted for the step.

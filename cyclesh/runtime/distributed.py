@@ -178,8 +178,8 @@ def from_first(make: Callable):
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM or SIGINT has asked the run to stop; to be called once a step.
 
-    Of several processes all are told so at the same step, whichever got the signal: there JAX has
-    taken SIGTERM for that.
+    Of several processes all are told so at the same step, whichever got the signal: JAX's own
+    handler of SIGTERM, which it has installed then, agrees on that step.
     """
     asked = []
     handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), lambda *_: asked.append(True))

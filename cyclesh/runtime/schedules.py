@@ -1,4 +1,4 @@
-"""Learning rates and phases over a run: constant, then linear to zero (paper 4.2)."""
+"""Learning rates over a run: constant, then linear to zero (paper 4.2)."""
 
 import optax
 

@@ -7,6 +7,7 @@ means over the global batch, and XLA adds the sums over devices.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,70 +29,104 @@ def make_mesh(compute, batch: int, depth: int) -> Mesh | None:
     Raises: UserError where there are fewer devices than asked for, or they cannot share evenly.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    slabs, homes = compute.depth_devices, _homes(compute, batch, devices)
-    if slabs > len(devices):
+    layout = _layout(compute, batch, devices)
+    _require_even_shares(layout, compute, batch, depth, devices)
+    size = layout.rows * layout.each
+    if size == 1:
+        return None
+    grid = np.array(devices[:size]).reshape(layout)
+    return Mesh(grid, (DATA, HOME, DEPTH), axis_types=(AxisType.Auto,) * 3)
+
+
+class Layout(NamedTuple):
+    """How many devices share a batch, the domains' volumes, and the depth of a volume."""
+
+    rows: int
+    homes: int
+    slabs: int
+
+    @property
+    def each(self) -> int:
+        """Devices of a row."""
+        return self.homes * self.slabs
+
+
+def _layout(compute, batch: int, devices: Sequence) -> Layout:
+    """What the config says and, of what it leaves open, whatever uses most devices."""
+
+    def with_homes(homes: int) -> Layout:
+        slabs = compute.depth_devices
+        available = max(1, len(devices) // (homes * slabs))
+        return Layout(compute.data_devices or _most_rows(batch, available), homes, slabs)
+
+    layouts = [with_homes(homes) for homes in _possible_homes(compute, devices)]
+    return max(layouts, key=lambda layout: layout.rows * layout.homes)  # the first of equals
+
+
+def _possible_homes(compute, devices: Sequence) -> tuple[int, ...]:
+    """How many devices may share the domains' volumes."""
+    if compute.home_devices or compute.depth_devices > 1:
+        return (compute.home_devices or 1,)
+    if devices[0].platform == "cpu":  # two devices hold twice the activations at once
+        free = compute.data_devices < 2  # else the batch has them
+        return (2,) if free and cores_are_devices() and not compute.save_memory else (1,)
+    mine = len(devices) // jax.process_count()
+    if jax.process_count() > 1 and mine % 2 and (mine > 1 or len(devices) % 2):
+        return (1,)  # pairs would lie across processes, or one device be left over
+    return (1, 2) if len(devices) >= 2 * max(1, compute.data_devices) else (1,)
+
+
+def _require_even_shares(
+    layout: Layout, compute, batch: int, depth: int, devices: Sequence
+) -> None:
+    """Raises UserError for a layout that there are not the devices for, or that is uneven."""
+    rows, homes, depth_devices = layout
+    count, processes = len(devices), jax.process_count()
+    if depth_devices > count:
         raise UserError(
-            f"--config: compute.depth_devices is {slabs}; {_there_are(devices)}; ask for fewer"
+            f"--config: compute.depth_devices is {depth_devices}; {_there_are(devices)}; "
+            "ask for fewer"
         )
-    if depth % slabs:
+    if depth % depth_devices:
         raise UserError(
-            f"--config: compute.depth_devices is {slabs}; {depth} slices do not divide by it; "
-            "use a divisor, or another shape"
+            f"--config: compute.depth_devices is {depth_devices}; {depth} slices do not divide by "
+            "it; use a divisor, or another shape"
         )
-    if homes > len(devices):
+    if homes > count:
         raise UserError(
             f"--config: compute.home_devices is {homes}; {_there_are(devices)}; use 1, or 0"
         )
-    each = homes * slabs  # devices of a row
-    if jax.process_count() > 1 and homes > 1 and len(devices) % each:
+    if processes > 1 and homes > 1 and count % layout.each:
         raise UserError(
-            f"--config: compute.home_devices is {homes}; {len(devices)} devices of "
-            f"{jax.process_count()} processes do not divide by it; use 1, or 0"
+            f"--config: compute.home_devices is {homes}; {count} devices of {processes} processes "
+            "do not divide by it; use 1, or 0"
         )
-    rows = compute.data_devices or _most_rows(batch, len(devices) // each)
-    if rows * each > len(devices):
+    if rows * layout.each > count:
         raise UserError(
             f"--config: compute.data_devices is {compute.data_devices}; {_there_are(devices)}"
-            f"{f' for {each} a volume' if each > 1 else ''}; ask for fewer"
+            f"{f' for {layout.each} a volume' if layout.each > 1 else ''}; ask for fewer"
         )
     if batch % rows:
         raise UserError(
             f"--config: batch is {batch}; {rows} devices cannot share it; use a multiple of {rows}"
         )
-    if jax.process_count() > 1 and rows * each != len(devices):
+    if processes > 1 and rows * layout.each != count:
+        most = max(_possible_homes(compute, devices)) * depth_devices
         raise UserError(
-            f"--config: batch is {batch}; {len(devices)} devices of {jax.process_count()} "
-            f"processes must all share it; use a multiple of {len(devices) // each}"
+            f"--config: batch is {batch}; {count} devices of {processes} processes must all share "
+            f"it; use a multiple of {count // most}"
         )
-    mine = len(devices) // jax.process_count()
-    if jax.process_count() > 1 and mine % each and each % mine:
+    mine = count // processes
+    if processes > 1 and mine % layout.each and layout.each % mine:
         name, value, hint = (
-            ("depth_devices", slabs, "a divisor or a multiple")
-            if slabs > 1
+            ("depth_devices", depth_devices, "a divisor or a multiple")
+            if depth_devices > 1
             else ("home_devices", homes, "1, or 0")
         )
         raise UserError(
             f"--config: compute.{name} is {value}; with {mine} devices a process volumes would "
             f"lie across parts of several; use {hint}"
         )
-    if rows * each == 1:
-        return None
-    grid = np.array(devices[: rows * each]).reshape(rows, homes, slabs)
-    return Mesh(grid, (DATA, HOME, DEPTH), axis_types=(AxisType.Auto,) * 3)
-
-
-def _homes(compute, batch: int, devices: Sequence) -> int:
-    """Devices that share the domains' volumes: 2 where they would do nothing else."""
-    if compute.home_devices or compute.depth_devices > 1:
-        return compute.home_devices or 1
-    if devices[0].platform == "cpu":  # two hold the arrays of twice as many layers
-        free = compute.data_devices < 2  # else the batch has them
-        return 2 if free and cores_are_devices() and not compute.save_memory else 1
-    mine = len(devices) // jax.process_count()
-    if jax.process_count() > 1 and mine % 2 and (mine > 1 or len(devices) % 2):
-        return 1  # pairs would lie across processes, or one device be left over
-    rows = compute.data_devices or _most_rows(batch, len(devices))
-    return 2 if 2 * rows <= len(devices) else 1
 
 
 def _most_rows(batch: int, available: int) -> int:

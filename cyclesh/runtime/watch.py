@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """``work()`` in a child, for whose end there is someone to speak. Before any computation.
+    """``work()`` in a child process, whose parent says how it ended. Before any computation.
 
     JAX aborts a process, with a stack trace and no say of ours, when the first one dies.
     """
