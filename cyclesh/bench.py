@@ -23,7 +23,7 @@ from cyclesh.data.locate import foresee
 from cyclesh.data.pipeline import Loader, Subset
 from cyclesh.domains import DOMAINS, Made, per_domain
 from cyclesh.halo import HOME
-from cyclesh.homes import (
+from cyclesh.home_devices import (
     homes_of,
     kept_state,
     over_homes,

@@ -10,7 +10,7 @@ from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
 from cyclesh.errors import UserError
-from cyclesh.homes import homes_of, over_homes, working_shapes, working_shardings
+from cyclesh.home_devices import homes_of, over_homes, working_shapes, working_shardings
 from cyclesh.run import Run
 from cyclesh.runtime.devices import tidy_up
 from cyclesh.runtime.memory import is_too_large

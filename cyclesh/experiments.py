@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cyclesh.claims import check_workdir, claim_workdir
 from cyclesh.errors import NonFiniteError, Stopped, UserError
 from cyclesh.evidence import figures, records, slurm, writing
 from cyclesh.evidence.durations import Durations, duration
@@ -22,10 +23,9 @@ from cyclesh.evidence.jobs import Jobs
 from cyclesh.evidence.pages import COMMAND
 from cyclesh.evidence.plan import OUTPUTS, plan_for
 from cyclesh.evidence.records import RUNS, is_finished, record_path, to_run
-from cyclesh.evidence.shares import Share, divide, in_child
+from cyclesh.evidence.shares import Share, divide, in_fresh_process
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_text
-from cyclesh.run import check_workdir, claim_workdir
 from cyclesh.workdir import read_config
 
 PUBLISHED = ("*.csv", "*.md", "*.png", "*.svg")  # and the plan's records
@@ -161,7 +161,7 @@ def claim(
 def write(plan: Plan, output: str, workdir: Path) -> list[Path]:
     """`writing.write`, in a process of its own where it takes networks."""
     if output in PICTURED:
-        return in_child(write_output, workdir, output)
+        return in_fresh_process(write_output, workdir, output)
     return writing.write(plan, output, workdir)
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
+from cyclesh.claims import check_data, check_workdir
 from cyclesh.compiling import knobs
 from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee, list_volumes
@@ -17,9 +18,7 @@ from cyclesh.data.store import Store
 from cyclesh.parents import check_init, check_parents, check_taught
 from cyclesh.run import (
     build_run,
-    check_data,
     check_held_out,
-    check_workdir,
     subset_of,
 )
 from cyclesh.runtime.devices import use_cores

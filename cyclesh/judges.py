@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from cyclesh import settings
 from cyclesh.cache import cache_folder, key_of, locked
+from cyclesh.claims import FREE_FIELDS
 from cyclesh.data.store import Store
 from cyclesh.loop import fit
 from cyclesh.methods import apply_method
-from cyclesh.run import FREE_FIELDS, Run, build_run, load_params
+from cyclesh.run import Run, build_run, load_params
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.distributed import from_first
 from cyclesh.state import Players

@@ -16,7 +16,7 @@ from cyclesh.compiling import Steps, told_if_too_large
 from cyclesh.domains import DOMAINS, other
 from cyclesh.errors import NonFiniteError, Stopped
 from cyclesh.evaluate import Model
-from cyclesh.homes import kept_state, working_state
+from cyclesh.home_devices import kept_state, working_state
 from cyclesh.provenance import git_revision
 from cyclesh.run import Run, as_trees, first_state
 from cyclesh.runtime.checkpoint import Checkpoints

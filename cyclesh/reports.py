@@ -9,7 +9,6 @@ import numpy as np
 from cyclesh import evaluate
 from cyclesh.errors import UserError
 from cyclesh.evaluate import Model, VolumeScores
-from cyclesh.judges import differing_judges
 from cyclesh.run import Run
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.report_data import Event, ReportData
@@ -54,9 +53,12 @@ class Scored:
         )
 
 
-def write(scored: Scored, compared: Scored | None = None) -> Path:
+def write(
+    scored: Scored, compared: Scored | None = None, judges_differ: Sequence[str] = ()
+) -> Path:
     """The workdir's report.html and figures/, beside another run's where one is given.
 
+    judges_differ: in which fields the two runs' judges do (`judges.differing_judges`).
     Raises UserError where the two have not the same modalities and structures.
     """
     path = scored.run.workdir / REPORT
@@ -74,19 +76,18 @@ def write(scored: Scored, compared: Scored | None = None) -> Path:
     first = scored.report_data(titles[0])
     same_data = scored.run.store.sha256 == compared.run.store.sha256
     second = compared.report_data(titles[1], [c.case for c in first.cases] if same_data else [])
-    warned = (*uncomparable(scored.run, compared.run), *second.warnings)
+    warned = (*uncomparable(same_data, judges_differ), *second.warnings)
     _write([first, replace(second, warnings=warned)], path)
     return path
 
 
-def uncomparable(run: Run, other: Run) -> list[str]:
+def uncomparable(same_data: bool, judges_differ: Sequence[str]) -> Iterator[str]:
     """Which scores of two runs do not compare, and why."""
-    if run.store.sha256 != other.store.sha256:
-        return ["trained and scored on other data than the other run: their scores do not compare"]
-    if differing := differing_judges(run.config, other.config):
-        fields = ", ".join(differing)
-        return [f"other judges than the other run's ({fields} differ): S-scores do not compare"]
-    return []
+    if not same_data:
+        yield "trained and scored on other data than the other run: their scores do not compare"
+    elif judges_differ:
+        fields = ", ".join(judges_differ)
+        yield f"other judges than the other run's ({fields} differ): S-scores do not compare"
 
 
 def events(run: Run) -> list[Event]:

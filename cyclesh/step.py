@@ -194,6 +194,15 @@ def update(
     return Updated(optax.apply_updates(params, updates), opt, total, terms, norm, made)
 
 
+def metrics_of(new: dict[str, Updated]) -> dict[str, Array]:
+    """What a step tells of its updates, see `make_step`."""
+    metrics = {}
+    for name, of in new.items():
+        metrics |= {f"{name}/{term}": value for term, value in of.terms.items()}
+        metrics |= {f"{name}/total": of.total, f"{name}/grad": of.grad_norm}
+    return metrics | {"finite": jnp.isfinite(sum(metrics.values()))}
+
+
 def through_pools(homes: Homes, pools: dict, fakes: dict, key: Array) -> tuple[dict, dict]:
     """Each home's fakes into the history pool of the domain that they look like, and as many out.
 
@@ -251,24 +260,17 @@ def make_step(
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         real, source = (volumes_at(homes, batch[kind]) for kind in ("real", "source"))
-        seen = networks_at(homes, state.params)
-        gen, disc, seg = seen
-        params, opt, pools, made, metrics = state.params, state.opt, state.pools, None, {}
+        gen, disc, seg = seen = networks_at(homes, state.params)
+        pools, made, new = state.pools, None, {}
 
-        def move(name: str, loss: Callable, *args):
-            nonlocal params, opt
-            tx, own, own_opt = (getattr(of, name) for of in (optimisers, seen, state.opt))
-            new = update(loss, tx, own, own_opt, homes, *args)
-            params = params._replace(**{name: new.params})
-            opt = opt._replace(**{name: new.opt})
-            metrics.update({f"{name}/{term}": value for term, value in new.terms.items()})
-            metrics[f"{name}/total"], metrics[f"{name}/grad"] = new.total, new.grad_norm
-            return new.made
+        def updated(name: str, loss: Callable, *args) -> Updated:
+            tx, nets, opt = (getattr(of, name) for of in (optimisers, seen, state.opt))
+            return update(loss, tx, nets, opt, homes, *args)
 
         if "gen" in phase.moves:
-            made = move(
-                "gen", generator_loss, disc, seg, apply, source, weights, phase.shape_weight
-            )
+            others = (disc, seg, apply, source, weights, phase.shape_weight)
+            new["gen"] = updated("gen", generator_loss, *others)
+            made = new["gen"].made
         elif phase.reads_translations:
             made = translate(apply.gen, gen, source)
         if "disc" in phase.moves:
@@ -276,11 +278,14 @@ def make_step(
             if pools:
                 key = jax.random.fold_in(jax.random.key(seed), state.step)
                 pools, fakes = through_pools(homes, pools, fakes, key)
-            move("disc", discriminator_loss, apply, real, fakes, weights)
+            new["disc"] = updated("disc", discriminator_loss, apply, real, fakes, weights)
         if "seg" in phase.moves:
-            move("seg", segmentor_loss, apply, real, source, made, phase.seg_reads)
-        metrics["finite"] = jnp.isfinite(sum(metrics.values()))
-        after = TrainState(state.step + 1, params, opt, pools)
+            others = (apply, real, source, made, phase.seg_reads)
+            new["seg"] = updated("seg", segmentor_loss, *others)
+
+        params = state.params._replace(**{name: of.params for name, of in new.items()})
+        opt = state.opt._replace(**{name: of.opt for name, of in new.items()})
+        after, metrics = TrainState(state.step + 1, params, opt, pools), metrics_of(new)
         if skip_nonfinite:
             unmoved = state._replace(step=after.step)
             after = jax.tree.map(partial(jnp.where, metrics["finite"]), after, unmoved)

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import jax
 from ml_collections import ConfigDict
 
 from cyclesh import reports, settings
-from cyclesh.cache import cache_folder, held
+from cyclesh.cache import cache_folder
+from cyclesh.claims import alone, check_data, check_workdir
 from cyclesh.data.locate import open_store
 from cyclesh.errors import UserError
-from cyclesh.judges import get_judges
+from cyclesh.judges import differing_judges, get_judges
 from cyclesh.loop import fit
 from cyclesh.methods import translates
 from cyclesh.parents import check_init, check_parents, check_taught
@@ -24,13 +24,8 @@ from cyclesh.results import RESULTS, kept_checkpoints, load_scored, score
 from cyclesh.run import (
     Run,
     build_run,
-    check_data,
-    check_workdir,
-    claim_workdir,
     cut_off,
-    make_workdir,
     real_subjects,
-    record_data,
 )
 from cyclesh.runtime.devices import cores_are_devices, set_up_training
 from cyclesh.runtime.distributed import from_first, is_first
@@ -70,30 +65,6 @@ def train(
         _, best = kept_checkpoints(run)  # by all processes: it holds a barrier
         results = from_first(lambda: finished_results(run, (best, last_step), quiet))
         return results or score(run, judge(), "test", "best", wall_s=time.time() - begin)
-
-
-@contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Make the workdir this run's, and this process the only one that trains there."""
-    check_data(run)  # before a folder is made; `claim` asks again: this may wait for another run
-    make_workdir(run.workdir)
-    busy = (
-        f"{run.workdir}: another process trains here; wait for its end, or give another --workdir"
-    )
-    with held(run.workdir / "train", busy):
-        claim(run)
-        yield
-
-
-def claim(run: Run) -> None:
-    """Make the workdir this run's, unless it is another's or began on other data.
-
-    Raises UserError where it is; then nothing is written.
-    """
-    check_workdir(run.config, run.workdir)
-    check_data(run)
-    claim_workdir(run.config, run.workdir)
-    record_data(run)
 
 
 def finished_results(run: Run, best_and_last: tuple[int, int], quiet: bool) -> dict | None:
@@ -142,5 +113,9 @@ def rereport(workdir: str | Path, compare: str | Path = "", quiet: bool = False)
         return load_scored(run, judge, cases_of)
 
     shown = load(Path(workdir))
-    split = shown.results["scored_split"]
-    return reports.write(shown, load(Path(compare), split) if compare else None)
+    if not compare:
+        return reports.write(shown)
+    beside = load(Path(compare), cases_of=shown.results["scored_split"])
+    configs = [scored.run.config for scored in (shown, beside)]
+    judged = all(map(translates, configs))
+    return reports.write(shown, beside, differing_judges(*configs) if judged else ())

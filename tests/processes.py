@@ -12,6 +12,14 @@ from command_line import ROOT
 
 from cyclesh.runtime.logs import read_rows
 
+# What begins a program of a test that allocates by itself.
+LIBC = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+libc.free.argtypes = (ctypes.c_void_p,)
+"""
+
 
 def free_port() -> int:
     with socket.socket() as listener:

@@ -8,11 +8,12 @@ from command_line import spawn
 
 from configs import default
 from cyclesh import forecast
+from cyclesh.claims import make_workdir, record_data
 from cyclesh.data.locate import list_volumes, open_store
 from cyclesh.data.phantom import PhantomSpec, write_phantom
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
-from cyclesh.run import build_run, make_workdir, record_data, subset_of
+from cyclesh.run import build_run, subset_of
 from cyclesh.state import count_parameters
 from tests.scan_files import BALLS, write_raw
 from tests.tiny_runs import tiny_config

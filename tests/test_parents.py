@@ -12,10 +12,11 @@ import pytest
 from tiny_runs import tiny_config
 from tiny_store import write_store
 
+from cyclesh.claims import claim_workdir, make_workdir, record_data
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
 from cyclesh.parents import check_parents, check_taught, load_init
-from cyclesh.run import Run, build_run, claim_workdir, make_workdir, record_data
+from cyclesh.run import Run, build_run
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS, DATA

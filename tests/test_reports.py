@@ -9,6 +9,7 @@ from tiny_runs import tiny_config
 
 from cyclesh import evaluate, reports, state
 from cyclesh.errors import UserError
+from cyclesh.judges import differing_judges
 from cyclesh.scoring.report_data import Event
 
 DESCRIPTION = described("LV", "RV", dropped=(820, 850))
@@ -96,15 +97,14 @@ def test_an_s_score_is_of_the_modality_that_was_made():
 
 
 def test_runs_whose_scores_do_not_compare_are_told_why():
-    run = run_of()
-    assert reports.uncomparable(run, run_of("ada", constant_epochs=9)) == []
-    batch = run_of()
-    batch.config.batch, batch.config.model.filters = 3, 5
-    assert reports.uncomparable(run, batch) == [
+    one, other = tiny_config("joint"), tiny_config("ada", "tiny,filters=2,epochs=9")
+    assert list(reports.uncomparable(True, differing_judges(one, other))) == []
+    other.batch, other.model.filters = 3, 5
+    (told,) = reports.uncomparable(True, differing_judges(one, other))
+    assert told == (
         "other judges than the other run's (batch, model.filters differ): S-scores do not compare"
-    ]
-    batch.store.sha256 = "two"
-    (told,) = reports.uncomparable(run, batch)
+    )
+    (told,) = reports.uncomparable(False, differing_judges(one, other))
     assert told.startswith("trained and scored on other data")
 
 

@@ -1,6 +1,5 @@
 """A run on a store: what it cannot do without, what it says of it, and what it starts from."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,8 +16,6 @@ from cyclesh.errors import UserError
 from cyclesh.run import (
     as_trees,
     build_run,
-    check_workdir,
-    claim_workdir,
     first_state,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -89,17 +86,3 @@ def test_networks_start_as_the_best_of_the_runs_that_init_names(store, tmp_path)
     for name, params in parents.items():
         same = jax.tree.map(np.array_equal, getattr(begun.params, name), getattr(params, name))
         assert all(jax.tree.leaves(same)), name
-
-
-@pytest.mark.parametrize(
-    ("parent", "taken"),
-    [("there/runs/seg", True), ("there/runs/other", False), ("here/runs/seg", False), ("", False)],
-)
-def test_a_folder_of_runs_that_were_moved_together_is_gone_on_with(tmp_path, parent, taken):
-    config = tiny_config("joint")
-    config.init.seg = "before/runs/seg"
-    arm = tmp_path / "there" / "runs" / "arm"
-    claim_workdir(config, arm)
-    config.init.seg = str(tmp_path / parent) if parent else ""
-    with nullcontext() if taken else pytest.raises(UserError, match="another init.seg"):
-        check_workdir(config, arm)

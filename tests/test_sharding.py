@@ -17,8 +17,7 @@ from tiny_runs import CLASSES, QUICKLY, SHAPE, build, quick_jit, random_volumes,
 from tiny_store import EACH_STEP, run_words, write_store
 from workdirs import require_same_but_for_rounding
 
-from cyclesh import halo, ops, state
-from cyclesh import homes as homes_module
+from cyclesh import halo, home_devices, ops, state
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.runtime import sharding
@@ -105,21 +104,21 @@ def take_step(lowering: str, data: int, depth: int, homes: int = 1, method: str 
     mesh = sharding.make_mesh(compute(data, depth, homes), BATCH, SHAPE[0])
     nets = state.make_networks(config, CLASSES, mesh if depth > 1 else None)
     phase, weights = state.make_phases(config)[-1], make_weights(config)
-    step = make_step(nets, tiny.optimisers, phase, weights, 0, homes=homes_module.homes_of(mesh))
+    step = make_step(nets, tiny.optimisers, phase, weights, 0, homes=home_devices.homes_of(mesh))
     batch = {"real": random_volumes(1, BATCH), "source": random_volumes(2, BATCH)}
     if mesh is None:
         return *quick_jit(step)(tiny.state, batch), ""
-    begun = homes_module.working_state(
+    begun = home_devices.working_state(
         jax.device_put(tiny.state, sharding.state_shardings(tiny.state, mesh)), mesh
     )
-    where = homes_module.working_shardings(begun, mesh)
-    step = homes_module.over_homes(step, mesh)
+    where = home_devices.working_shardings(begun, mesh)
+    step = home_devices.over_homes(step, mesh)
     jitted = sharding.jit_spread(step, mesh, where, save_memory=False)
     batch = sharding.spread(batch, mesh) | {"seed": sharding.copied(0, mesh)}
     program = jitted.lower(begun, batch).compile(compiler_options=QUICKLY)
     text = program.as_text()
     after, metrics = program(begun, batch)
-    return homes_module.kept_state(after, mesh), metrics, text
+    return home_devices.kept_state(after, mesh), metrics, text
 
 
 def require_alike(found: tuple, alone: tuple, what: object) -> None:

@@ -251,8 +251,17 @@ class Arms:
         gan = parent("gan", "gan", self.scale.gan_epochs, self.guided())
         return {"seg": seg, "gen": gan, "disc": gan}
 
-    def arm(self, arm: str, real: Mapping[str, object], seed: int, suffix: str = "", **fields):
+    def arm(
+        self,
+        arm: str,
+        real: Mapping[str, object],
+        seed: int,
+        suffix: str = "",
+        fields: Mapping[str, object] | None = None,
+    ) -> str:
         """One arm that goes on from the parents of ``real``: name of its trial.
+
+        suffix, fields: of a trial that differs from the arm's usual one, in its name and config.
 
         Equal for all: updates of the segmentors, and volumes that they read. The baseline reads
         three real volumes an update where the others read a real, a synthetic, a reconstructed.
@@ -269,9 +278,8 @@ class Arms:
         name, condition = self.condition(real)
         own |= self.late()
         init = {player: parents[player] for player in players}
-        fields = {name.replace("__", "."): value for name, value in fields.items()}
         trial = f"{name}-{arm}{suffix}-s{seed}"
-        return self.add(trial, arm, method, seed, {**condition, **own, **fields}, init)
+        return self.add(trial, arm, method, seed, {**condition, **own, **(fields or {})}, init)
 
     def count(self, modality: str, amount: int | float) -> int:
         """Subjects that an amount stands for. Raises UserError where there are fewer."""

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from cyclesh import evaluate, judges, train
 from cyclesh.cache import cache_folder, locked
+from cyclesh.claims import claim_workdir, record_data
 from cyclesh.data.locate import open_store
 from cyclesh.errors import NonFiniteError, UserError
 from cyclesh.evaluate import Model
@@ -17,7 +18,7 @@ from cyclesh.evidence.records import RUNS, has_lost_networks, is_finished, unset
 from cyclesh.evidence.trials import config_of
 from cyclesh.provenance import git_revision, versions
 from cyclesh.results import CASES, score_volumes
-from cyclesh.run import build_run, claim_workdir, record_data
+from cyclesh.run import build_run
 from cyclesh.runtime.devices import set_up_training
 from cyclesh.scoring.cases import write_cases
 from cyclesh.workdir import read_config

@@ -18,8 +18,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cyclesh import evaluate, judges, loop, train
+from cyclesh import evaluate, judges, loop
 from cyclesh.cache import cache_folder
+from cyclesh.claims import check_workdir, claim
 from cyclesh.data.locate import open_store
 from cyclesh.data.store import Volume
 from cyclesh.domains import DOMAINS, other
@@ -31,7 +32,6 @@ from cyclesh.run import (
     Run,
     as_trees,
     build_run,
-    check_workdir,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.devices import set_up_training
@@ -92,7 +92,7 @@ def train_displaced(
         return nets._replace(gen=Shifted(nets.gen))
 
     run = replace(plain, make_nets=make_nets)
-    train.claim(run)
+    claim(run)
     judge = judges.get_judges(config, store, quiet)
     save_start(plain, run, shift)
     loop.fit(run, lambda: judge, quiet)

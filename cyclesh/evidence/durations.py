@@ -19,7 +19,7 @@ from cyclesh.cache import cache_folder, key_of
 from cyclesh.cores import available_cores
 from cyclesh.evidence import records
 from cyclesh.evidence.records import RUNS
-from cyclesh.evidence.shares import Share, in_child
+from cyclesh.evidence.shares import Share, in_fresh_process
 from cyclesh.evidence.trials import Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
 from cyclesh.runtime.devices import set_up_training
@@ -140,7 +140,7 @@ def measured_step_s(config: ConfigDict, share: Share) -> float:
         print("measuring the time of a training step ...", file=sys.stderr, flush=True)
         fields = settings.to_json(config)
         with share.confined():
-            step_s = in_child(measure_step_s, fields)
+            step_s = in_fresh_process(measure_step_s, fields)
         write_json(path, {"step_s": step_s})
     return json.loads(path.read_text())["step_s"]
 

@@ -99,16 +99,16 @@ class _Builder(Arms):
 
         That of pre-training, too, where segmentors rest at first.
         """
-        arms = {"no_sc": ("no_sc", {}), "sc": ("ours", {})}
+        arms = {"no_sc": ("no_sc", "", {}), "sc": ("ours", "", {})}
         rests = self.resting()["schedule.pretrain_gan_epochs"]
         own = {self.base.loss.shape, *([self.base.schedule.pretrain_gan_shape] if rests else [])}
         if own != {PAPER_GAMMA}:
-            gamma = {"loss__shape": PAPER_GAMMA, "schedule__pretrain_gan_shape": PAPER_GAMMA}
-            arms["sc_gamma1"] = ("ours", {"suffix": "-gamma1", **gamma})
+            gamma = {"loss.shape": PAPER_GAMMA, "schedule.pretrain_gan_shape": PAPER_GAMMA}
+            arms["sc_gamma1"] = ("ours", "-gamma1", gamma)
         seeds = self.seeds(self.scale.table_seeds)
-        for method, (arm, more) in arms.items():
+        for method, (arm, suffix, fields) in arms.items():
             for modality in (self.a, self.b):
-                trials = [self.arm(arm, {}, seed, **more) for seed in seeds]
+                trials = [self.arm(arm, {}, seed, suffix, fields) for seed in seeds]
                 self.cell("table1", method, modality, S_SCORE, None, trials)
 
     def table2(self) -> None:
@@ -151,7 +151,7 @@ class _Builder(Arms):
         extra = self.subjects.get((self.a, "extra"), 0)
         fields = {}
         if not self.base.data.path and not extra:
-            extra, fields = self.scale.extra, {"phantom__extra": self.scale.extra}
+            extra, fields = self.scale.extra, {"phantom.extra": self.scale.extra}
         if not extra:
             return
         everything = [self.arm("baseline", {}, seed) for seed in seeds]
@@ -159,8 +159,8 @@ class _Builder(Arms):
         most = extra + self.subjects[self.a, "train"]
         for count in dict.fromkeys(max(2, round(share * most)) for share in self.scale.sources):
             for arm in ("ada", "ours"):
-                more = {"data__synthetic": count, **fields}
-                trials = [self.arm(arm, {}, s, f"-from{count}", **more) for s in seeds]
+                more = {"data.synthetic": count, **fields}
+                trials = [self.arm(arm, {}, s, f"-from{count}", more) for s in seeds]
                 self.cell("figure7", arm, self.b, DICE, count, trials)
 
     def shares(self, modality: str) -> dict[float, int | float]:
@@ -192,17 +192,14 @@ class _Builder(Arms):
                 self.subjects[self.b, "train"],
                 self.count(self.b, self.limited[self.b]) + self.added(self.b, share),
             )
-            amount = {"data__real": ((self.b, total),)}
+            synthetic = (f"-{of}{count}", {"data.synthetic": count})
             arms = {
-                "real": [self.arm("real", real, s, f"-plus{share}", **amount) for s in seeds],
-                "ada": [
-                    self.arm("ada", real, s, f"-{of}{count}", data__synthetic=count) for s in seeds
-                ],
-                "ours": [
-                    self.arm("ours", real, s, f"-{of}{count}", data__synthetic=count) for s in seeds
-                ],
+                "real": (f"-plus{share}", {"data.real": ((self.b, total),)}),
+                "ada": synthetic,
+                "ours": synthetic,
             }
-            for arm, trials in arms.items():
+            for arm, (suffix, fields) in arms.items():
+                trials = [self.arm(arm, real, seed, suffix, fields) for seed in seeds]
                 self.cell("figure8", arm, self.b, DICE, share, trials)
 
     def displacement(self) -> None:
@@ -234,7 +231,7 @@ class _Builder(Arms):
 
     def flood(self) -> None:
         """Much synthetic and very little real data: its weight in S's loss is a twentieth (5.4)."""
-        weights = {"loss__seg_real": 0.05, "loss__seg_fake": 0.475, "loss__seg_rec": 0.475}
+        weights = {"loss.seg_real": 0.05, "loss.seg_fake": 0.475, "loss.seg_rec": 0.475}
         for modality in (self.a, self.b):
             seeds, real = self.seeds(self.scale.curve_seeds), {modality: self.limited[modality]}
             self.cell(
@@ -244,7 +241,7 @@ class _Builder(Arms):
             for arm in ("ada", "ours"):
                 for name, more in ((arm, {}), (f"{arm}_flooded", weights)):
                     suffix = "-flooded" if more else ""
-                    trials = [self.arm(arm, real, s, suffix, **more) for s in seeds]
+                    trials = [self.arm(arm, real, seed, suffix, more) for seed in seeds]
                     self.cell("flood", name, modality, DICE, None, trials)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cyclesh import settings
+from cyclesh.claims import FREE_FIELDS
 from cyclesh.cores import available_cores
 from cyclesh.data.store import Store, is_store
 from cyclesh.errors import UserError
 from cyclesh.evidence.trials import DICE, S_SCORE, Plan, Trial, config_of, steps_of
 from cyclesh.files import write_json
 from cyclesh.results import CASES, S_SCORES
-from cyclesh.run import FREE_FIELDS
 from cyclesh.runtime.checkpoint import saved_steps
 from cyclesh.runtime.logs import read_rows
 from cyclesh.scoring.cases import read_cases

@@ -50,7 +50,7 @@ def divide(jobs: int) -> list[Share]:
     """
     if jobs == 1:
         return [Share()]
-    platform, count = in_child(_devices)
+    platform, count = in_fresh_process(_devices)
     if platform == "tpu":
         raise UserError(f"--jobs={jobs}: a process holds the whole TPU; leave it out")
     if platform == "gpu":
@@ -87,7 +87,7 @@ def _parts(items: Sequence, jobs: int, what: str) -> list[tuple]:
     return [tuple(items[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def in_child(function: Callable, *args):
+def in_fresh_process(function: Callable, *args):
     """Call it in a process of its own: this one never holds a device that trials need."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()

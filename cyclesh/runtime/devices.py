@@ -11,7 +11,7 @@ from jax.stages import Compiled
 
 from cyclesh.cores import available_cores
 from cyclesh.errors import UserError
-from cyclesh.runtime import memory
+from cyclesh.runtime.heap import tidy_heap
 
 ONE_FLAG = "xla_force_host_platform_device_count"
 PATIENCE_S = 10**6
@@ -131,4 +131,4 @@ def tidy_up(step: Compiled) -> None:
     """Make memory ready for a step, where the compiler had the same; its state is there by now."""
     if jax.default_backend() == "cpu":
         block_bytes = step.memory_analysis().temp_size_in_bytes
-        memory.tidy_heap(block_bytes, blocks=jax.local_device_count())
+        tidy_heap(block_bytes, blocks=jax.local_device_count())
