@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import parsed
 from scan_files import HEART, balls, save, voxels
+from tiny_runs import QUICKLY
 
 from cyclesh.data.description import describe, read_dataset_json
 from cyclesh.data.phantom import PhantomSpec, write_phantom
@@ -81,8 +82,18 @@ def test_the_tutorial_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_methods_step_by_itself_runs():
+    def smallest(config):
+        config.model.depth, config.model.filters = 1, 2
+        return config
+
     (code,) = blocks(ROOT / "docs" / "method.md", "python")
-    names: dict = {}
+    names: dict = {"smallest": smallest, "QUICKLY": QUICKLY}
+    for shown, small in (
+        ('joint.get_config("tiny")', 'smallest(joint.get_config("tiny"))'),
+        ("donate_argnums=0", "donate_argnums=0, compiler_options=QUICKLY"),
+    ):
+        assert shown in code
+        code = code.replace(shown, small)
     exec(code, names)
     metrics = {name: float(value) for name, value in names["metrics"].items()}
     assert metrics["finite"] and metrics["gen/total"] > metrics["gen/adv"] > 0
