@@ -178,8 +178,9 @@ def test_devices_together_give_the_numbers_of_one(lowering):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "optim"),
-    [("joint", {}), ("joint", {"clip_norm": 0.1}), ("ada", {}), ("baseline", {})],
-    ids=["joint", "clipped", "ada", "baseline"],
+    # Clipped, as the norm is of both homes; the metrics have the norms of gradients before that.
+    [("joint", {"clip_norm": 0.1}), ("ada", {}), ("baseline", {})],
+    ids=["clipped", "ada", "baseline"],
 )
 def test_homes_on_devices_of_their_own_give_the_numbers_of_one(method, optim):
     alone = take_step("folded", 1, 1, method=method, **optim)
