@@ -164,7 +164,8 @@ def gradient(after, name: str) -> np.ndarray:
 @pytest.mark.parametrize("lowering", ["native", "folded"])
 def test_devices_together_give_the_numbers_of_one(lowering):
     alone = take_step(lowering, 1, 1)
-    for data, depth in ((2, 1), (1, 2), (2, 2)):
+    # Whole runs, below, take native steps on (1, 2).
+    for data, depth in ((2, 1), *(((1, 2),) if lowering == "folded" else ()), (2, 2)):
         found = take_step(lowering, data, depth)
         require_alike(found, alone, (data, depth))
         assert largest_gathered(found[2]) < math.prod(SHAPE) / 8
