@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from cyclesh import homes as homes_module
 from cyclesh.domains import DOMAINS
 from cyclesh.errors import UserError
 from cyclesh.runtime import sharding
-from cyclesh.runtime.logs import read_rows
+from cyclesh.runtime.logs import METRICS, read_rows
 from cyclesh.state import Players
 from cyclesh.step import make_step, make_weights
+from cyclesh.workdir import CHECKPOINTS
 
 BATCH = 2
 
@@ -350,33 +352,45 @@ def straight(tmp_path_factory) -> tuple[list[str], Path]:
     return words, workdir
 
 
+def on_two_devices(run: Path, *words: str) -> Group:
+    return Group(run, 1, *words, env=[virtual_devices(2)])
+
+
+def require_end(life: Group, status: int, devices: int) -> None:
+    (found, _, err), *_ = life.wait()
+    assert found == status, err
+    assert ("2 of 2 devices in use" in err) == (devices == 2)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("devices", "more"),
-    [((2, 1), ()), ((2, 1), (DEPTH,)), ((1, 2), (DEPTH,)), ((2, 1), (HOMES,)), ((1, 2), (HOMES,))],
-    ids=[
-        "batch, then one",
-        "depth, then one",
-        "one, then depth",
-        "homes, then one",
-        "one, then homes",
-    ],
-)
-def test_a_stopped_run_goes_on_with_other_devices_and_ends_as_on_one(
-    tmp_path, straight, devices, more
-):
+@pytest.mark.parametrize("more", [(), (DEPTH,), (HOMES,)], ids=["batch", "depth", "homes"])
+def test_a_stopped_run_goes_on_with_other_devices_and_ends_as_on_one(tmp_path, straight, more):
     """Through the real loop: trained, validated, saved, stopped by a signal, restored, scored."""
     words, expected = straight
-    run, kept = tmp_path / "run", []
-    for count, stopped in zip(devices, (True, False), strict=True):
-        own = more if count > 1 else ()
-        life = Group(run, 1, *words, *own, env=[virtual_devices(count)])
-        if stopped:
-            life.signal_after(1, 0, signal.SIGTERM)
-        (status, _, err), *_ = life.wait()
-        assert status == (75 if stopped else 0), err
-        assert ("2 of 2 devices in use" in err) == (count == 2)
-        assert read_rows(run)[: len(kept)] == kept
-        kept = read_rows(run)
-        assert (len(kept) < 4) == stopped
+    run = tmp_path / "run"
+    life = on_two_devices(run, *words, *more)
+    life.signal_after(1, 0, signal.SIGTERM)
+    require_end(life, 75, devices=2)
+    kept = read_rows(run)
+    assert len(kept) < 4
+    require_end(Group(run, 1, *words, env=[virtual_devices(1)]), 0, devices=1)
+    assert read_rows(run)[: len(kept)] == kept
+    require_same_but_for_rounding(run, expected, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [DEPTH, HOMES], ids=["depth", "homes"])
+def test_a_run_that_began_on_one_device_goes_on_with_two_and_ends_as_on_one(
+    tmp_path, straight, more
+):
+    words, expected = straight
+    run = shutil.copytree(expected, tmp_path / "run")
+    for step in range(2, 5):  # as if it was stopped after its first
+        shutil.rmtree(run / CHECKPOINTS / str(step))
+    for left in ("results.json", "cases.csv", "report.html"):
+        (run / left).unlink()
+    kept, *_ = (run / METRICS).read_text().splitlines(keepends=True)
+    (run / METRICS).write_text(kept)
+    require_end(on_two_devices(run, *words, more), 0, devices=2)
+    assert (run / METRICS).read_text().startswith(kept)
     require_same_but_for_rounding(run, expected, 4)
