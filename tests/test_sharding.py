@@ -341,17 +341,6 @@ DEPTH = "--config.compute.depth_devices=2"
 HOMES = "--config.compute.home_devices=2"
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> tuple[list[str], Path]:
-    """Words of a joint run of four steps, and its workdir once one device has made them."""
-    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
-    words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
-    workdir = tmp_path_factory.mktemp("runs") / "straight"
-    (status, _, err), *_ = Group(workdir, 1, *words).wait()
-    assert status == 0, err
-    return words, workdir
-
-
 def on_two_devices(run: Path, *words: str) -> Group:
     return Group(run, 1, *words, env=[virtual_devices(2)])
 
@@ -360,6 +349,16 @@ def require_end(life: Group, status: int, devices: int) -> None:
     (found, _, err), *_ = life.wait()
     assert found == status, err
     assert ("2 of 2 devices in use" in err) == (devices == 2)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> tuple[list[str], Path]:
+    """Words of a joint run of four steps, and its workdir once one device has made them."""
+    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
+    words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    require_end(Group(workdir, 1, *words, env=[virtual_devices(1)]), 0, devices=1)
+    return words, workdir
 
 
 @pytest.mark.slow
