@@ -393,3 +393,20 @@ def test_a_run_that_began_on_one_device_goes_on_with_two_and_ends_as_on_one(
     require_end(on_two_devices(run, *words, more), 0, devices=2)
     assert (run / METRICS).read_text().startswith(kept)
     require_same_but_for_rounding(run, expected, 4)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_joint_steps_of_one(tmp_path, straight):
+    """All six networks and the pools, each process's share of which goes on after a stop."""
+    words, expected = straight
+    run = tmp_path / "run"
+    group = Group(run, 2, *words)
+    group.signal_after(1, 0, signal.SIGTERM)
+    ends = group.wait()
+    assert [status for status, *_ in ends] == [75, 75], ends
+    kept = read_rows(run)
+    assert len(kept) < 4
+    ends = Group(run, 2, *words).wait()
+    assert [status for status, *_ in ends] == [0, 0], ends
+    assert read_rows(run)[: len(kept)] == kept
+    require_same_but_for_rounding(run, expected, 4)
