@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from command_line import call, require_one_clear_line
 from event_files import shown
+from tiny_store import run_words, write_store
 from workdirs import arrays_of, without_times
 
 from cyclesh.runtime.checkpoint import Checkpoints
@@ -176,31 +177,33 @@ def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(fin
     assert different == []
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_path, capfd):
     workdir = tmp_path / "run"
-    words = (
-        "--config=configs/baseline.py:tiny,epochs=2",
+    trained = [
+        *run_words(write_store(tmp_path / "balls"), "baseline"),
         "--config.schedule.pretrain_seg_epochs=1",
         "--config.optim.seg.pretrain_rate=2e-3",
-        "--config.optim.seg.rate=1e9",  # the step after the first checkpoint is the last finite one
-        f"--workdir={workdir}",
-    )
-    done = cyclesh(*words, status=3)
-    assert "seg/" in done.stderr and "step 6" in done.stderr and "ct_train_" in done.stderr
+    ]
+    # The step after the first checkpoint is the last finite one.
+    words = [*trained, "--config.optim.seg.rate=1e9", f"--workdir={workdir}"]
+    done = call(capfd, *words)
+    assert done.status == 3, done.err
+    assert "seg/" in done.err and "step 5" in done.err and re.search(r"on volumes ct_\d", done.err)
     rows = read_rows(workdir)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(math.isfinite(row["seg/total"]) for row in rows)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        assert checkpoints.steps() == [4]
-    kept = arrays_of(workdir, 4)
+        assert checkpoints.steps() == [3]
+    kept = arrays_of(workdir, 3)
     assert all(np.isfinite(array).all() for array in kept.values())
 
     # What it advises can be followed: in the same workdir, and in another that starts from it.
     stopped = shutil.copytree(workdir, tmp_path / "stopped")
-    said = re.search(r"--config.optim.skip_nonfinite=\d+", done.stderr)[0]
-    assert "left out, 1 of 10" in cyclesh(*words, said).stderr
-    again = [*words[:3], f"--config.init.seg={stopped}", f"--workdir={tmp_path / 'other'}"]
-    cyclesh(*again)
+    said = re.search(r"--config.optim.skip_nonfinite=\d+", done.err)[0]
+    gone_on = call(capfd, *words, said)
+    assert gone_on.status == 0 and "left out, 1 of 10" in gone_on.err
+    started = [*trained, f"--config.init.seg={stopped}", f"--workdir={tmp_path / 'other'}"]
+    assert call(capfd, *started).status == 0
 
 
 @pytest.mark.slow
