@@ -29,7 +29,10 @@ README = ROOT / "README.md"
 LIMITS = ROOT / "docs" / "limits.md"
 # The documents' own scale -> one that a test can wait for; every entry must occur.
 TINY = "--config=configs/joint.py:tiny,filters=2"
-BRIEFLY = "steps=4 --config.model.depth=1 --config.judge.epochs=1 --config.log.report_cases=1"
+BRIEFLY = (
+    "steps=4 --config.schedule.epoch_steps=4 --config.model.depth=1 --config.judge.epochs=1 "
+    "--config.log.report_cases=1"
+)
 SCALE = {
     "tutorial": {
         "--config=configs/joint.py ": f"{TINY} ",
@@ -37,7 +40,9 @@ SCALE = {
     },
     "mmwhs": {
         "--config=configs/joint.py:mmwhs ": f"{TINY} ",
-        "--config=configs/joint.py:mmwhs,data=store,seed=0": f"{TINY},data=store,seed=0,{BRIEFLY}",
+        "--config=configs/joint.py:mmwhs,data=store,seed=0 --config.schedule.epoch_steps=71": (
+            f"{TINY},data=store,seed=0,{BRIEFLY}"
+        ),
     },
 }
 
