@@ -210,7 +210,8 @@ def test_a_run_is_told_of_its_largest_step(tmp_path):
     assert "pretrain_gan at 1x16x24x24" in told
 
 
-def test_both_dry_runs_foretell_one_step(tmp_path):
+def test_both_dry_runs_foretell_one_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))  # once for both
     smallest = ("--config.model.depth=1", "--config.compute.lowering=native")
     words = ["--config=configs/joint.py:tiny,filters=2", *smallest, "--dry_run"]
     train = spawn(*words, f"--workdir={tmp_path / 'run'}")
