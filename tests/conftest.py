@@ -30,6 +30,14 @@ def shared_cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """The folder of the small store, to be read only."""
+    from tiny_store import write_store
+
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch, shared_cache):
     """A cache that no other test fills; what is compiled is shared all the same."""

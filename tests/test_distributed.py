@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import Group, free_port
-from tiny_store import run_words, write_store
+from tiny_store import run_words
 from workdirs import arrays_of, without_times
 
 from cyclesh.errors import Stopped, UserError
@@ -122,9 +122,8 @@ def test_a_signal_is_told_in_training_and_ends_what_else_there_is(number):
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory) -> list[str]:
+def words(store) -> list[str]:
     """Of a run of eight steps."""
-    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
     return run_words(store, "baseline", "batch=2,epochs=4")
 
 

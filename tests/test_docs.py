@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import call, parsed
+from command_line import ROOT, call, parsed
 from scan_files import HEART, balls, save, voxels
 from tiny_runs import QUICKLY
 
@@ -22,7 +22,6 @@ from cyclesh.deployed import load
 from cyclesh.errors import UserError
 from cyclesh.main import MODES
 
-ROOT = Path(__file__).parent.parent
 FOLDERS = ("", "docs/", "launch/", "examples/**/")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 README = ROOT / "README.md"

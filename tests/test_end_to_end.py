@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, parsed, require_one_clear_line
+from command_line import ROOT, call, parsed, require_one_clear_line
 from event_files import shown
 from tiny_runs import build
-from tiny_store import run_words, write_store
+from tiny_store import run_words
 from workdirs import arrays_of, without_times
 
 from cyclesh.data.store import Store
@@ -26,7 +25,6 @@ from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
 from cyclesh.workdir import CHECKPOINTS
 
-ROOT = Path(__file__).parent.parent
 JOINT = "--config=configs/joint.py:tiny,epochs=5"
 STRUCTURES = ["LV", "RV", "LA", "RA", "Myo"]
 
@@ -180,10 +178,10 @@ def test_stopped_by_a_signal_and_by_a_kill_a_run_goes_on_as_if_never_stopped(fin
     assert different == []
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_path, capfd):
+def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(store, tmp_path, capfd):
     workdir = tmp_path / "run"
     trained = [
-        *run_words(write_store(tmp_path / "balls"), "baseline"),
+        *run_words(store, "baseline"),
         "--config.schedule.pretrain_seg_epochs=1",
         "--config.optim.seg.pretrain_rate=2e-3",
     ]
@@ -210,8 +208,8 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_loss_and_volumes(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_the_best_trees_of_another(tmp_path, capfd):
-    store, workdir = write_store(tmp_path / "balls"), tmp_path / "run"
+def test_a_run_starts_from_the_best_trees_of_another(store, tmp_path, capfd):
+    workdir = tmp_path / "run"
     parent = build_run(parsed(*run_words(store, "joint")), tmp_path / "parent", Store.open(store))
     make_workdir(parent.workdir)
     claim_workdir(parent.config, parent.workdir)

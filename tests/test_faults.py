@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, call, require_one_clear_line
 from scan_files import BALLS, write_raw
-from tiny_store import change_store, run_words, write_store
+from tiny_store import change_store, run_words
 from workdirs import arrays_of, without_times
 
 from cyclesh import evaluate, main
@@ -23,11 +23,6 @@ from cyclesh.data.store import Store
 from cyclesh.errors import Stopped, UserError, disk_trouble
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from command_line import ROOT
-from tiny_store import run_words, write_store
+from tiny_store import run_words
 from workdirs import arrays_of, without_times
 
 from cyclesh.methods import METHODS
@@ -22,11 +22,6 @@ from cyclesh.runtime.logs import read_rows
 from cyclesh.workdir import CHECKPOINTS
 
 SOAK_KILLS = int(os.environ.get("CYCLESH_SOAK_KILLS", "30"))  # of each config
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 # ------------------------------------------------------------------------ moments to be killed at

@@ -10,7 +10,7 @@ import pytest
 from command_line import call
 from scan_files import BALLS
 from tiny_runs import build, tiny_config
-from tiny_store import SHAPE, run_words, write_store
+from tiny_store import SHAPE, run_words
 
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
@@ -24,11 +24,6 @@ from cyclesh.run import (
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.workdir import CHECKPOINTS
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.mark.parametrize(("modality", "split"), [("ct", "val"), ("mr", "val"), ("mr", "test")])

@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 from processes import Group, virtual_devices
 from tiny_runs import CLASSES, QUICKLY, SHAPE, build, quick_jit, random_volumes, tiny_config
-from tiny_store import EACH_STEP, run_words, write_store
+from tiny_store import EACH_STEP, run_words
 from workdirs import require_same_but_for_rounding
 
 from cyclesh import halo, ops, state
@@ -352,9 +352,8 @@ def require_end(life: Group, status: int, devices: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> tuple[list[str], Path]:
+def straight(store, tmp_path_factory) -> tuple[list[str], Path]:
     """Words of a joint run of four steps, and its workdir once one device has made them."""
-    store = write_store(tmp_path_factory.mktemp("stores") / "balls")
     words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
     workdir = tmp_path_factory.mktemp("runs") / "straight"
     require_end(Group(workdir, 1, *words, env=[virtual_devices(1)]), 0, devices=1)
