@@ -63,10 +63,11 @@ def parsed(*words: str) -> ConfigDict | None:
     return config
 
 
-def spawn(*words: str) -> Outcome:
-    """The same as a process."""
+def spawn(*words: str, program: str = "") -> Outcome:
+    """The same as a process; ``program`` is what it runs instead of the module."""
+    start = ["-c", program] if program else ["-m", "cyclesh.main"]
     done = subprocess.run(
-        [sys.executable, "-m", "cyclesh.main", *map(str, words)],
+        [sys.executable, *start, *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,

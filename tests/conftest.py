@@ -20,16 +20,32 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 def shared_cache(tmp_path_factory):
     """Tests neither read nor fill the user's phantoms, stores and judges; children inherit it.
 
-    What children compile is shared by the processes of `-n`, for this run alone: some are killed
-    while they write it.
+    The processes of `-n` share it, for this run alone: some children are killed while they write.
     """
-    folder, base = tmp_path_factory.mktemp("cyclesh-cache"), tmp_path_factory.getbasetemp()
-    compiled = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    compiled.mkdir(exist_ok=True)
-    (folder / "compiled").symlink_to(compiled)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cyclesh-cache"
+    (folder / "compiled").mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CYCLESH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """The folder of the small store, to be read only."""
+    from tiny_store import write_store
+
+    return write_store(tmp_path_factory.mktemp("stores") / "balls")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch, shared_cache):
+    """A cache that no other test fills; what is compiled is shared all the same."""
+    folder = tmp_path / "own-cache"
+    folder.mkdir()
+    (folder / "compiled").symlink_to(shared_cache / "compiled")
+    monkeypatch.setenv("CYCLESH_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -52,14 +68,14 @@ def double_precision():
 
 # What takes longest begins first, so that no process of `-n` is left with it at the end.
 LONGEST = (
-    "test_reproduce.py",
     "test_resume.py",
     "test_sharding.py",
     "test_end_to_end.py",
+    "test_reproduce.py",
     "test_docs.py",
     "test_forecast.py",
-    "test_notebook.py",
     "test_distributed.py",
+    "test_notebook.py",
     "test_faults.py",
 )
 

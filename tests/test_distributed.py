@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import Group, free_port
-from tiny_store import EACH_STEP, run_words, write_store
-from workdirs import arrays_of, require_same_but_for_rounding, without_times
+from tiny_store import run_words
+from workdirs import arrays_of, without_times
 
 from cyclesh.errors import Stopped, UserError
 from cyclesh.runtime import distributed, watch
@@ -122,11 +122,6 @@ def test_a_signal_is_told_in_training_and_ends_what_else_there_is(number):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
-
-
-@pytest.fixture(scope="module")
 def words(store) -> list[str]:
     """Of a run of eight steps."""
     return run_words(store, "baseline", "batch=2,epochs=4")
@@ -182,25 +177,6 @@ def test_two_processes_give_the_numbers_of_one_and_go_on_as_one(tmp_path, words)
     assert [status for status, *_ in ends] == [0, 0], ends
     assert "finished at step 8" in ends[0][2] and "finished" not in ends[1][2]
     assert (tmp_path / "two" / "results.json").stat().st_mtime_ns == before
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_joint_steps_of_one(tmp_path, store):
-    """All six networks and the pools, each process's share of which goes on after a stop."""
-    words = [*run_words(store, "joint", "batch=2"), *EACH_STEP]
-    (status, _, err), *_ = Group(tmp_path / "one", 1, *words).wait()
-    assert status == 0, err
-
-    group = Group(tmp_path / "two", 2, *words)
-    group.signal_after(1, 0, signal.SIGTERM)
-    ends = group.wait()
-    assert [status for status, *_ in ends] == [75, 75], ends
-    kept = read_rows(tmp_path / "two")
-    assert len(kept) < 4
-    ends = Group(tmp_path / "two", 2, *words).wait()
-    assert [status for status, *_ in ends] == [0, 0], ends
-    assert read_rows(tmp_path / "two")[: len(kept)] == kept
-    require_same_but_for_rounding(tmp_path / "two", tmp_path / "one", 4)
 
 
 @pytest.mark.slow

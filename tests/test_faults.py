@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, call, require_one_clear_line
 from scan_files import BALLS, write_raw
-from tiny_store import change_store, run_words, write_store
+from tiny_store import change_store, run_words
 from workdirs import arrays_of, without_times
 
 from cyclesh import evaluate, main
@@ -23,11 +23,6 @@ from cyclesh.data.store import Store
 from cyclesh.errors import Stopped, UserError, disk_trouble
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.runtime.logs import read_rows
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.fixture
@@ -129,11 +124,13 @@ def test_results_that_were_cut_are_made_again_and_data_that_were_are_named(store
     require_one_clear_line(call(capfd, *words), "data.json: cannot be read")
 
 
-def test_what_cannot_be_scored_is_refused_before_anything_is_made(store, tmp_path, capfd):
+def test_what_cannot_be_scored_is_refused_before_anything_is_made(
+    store, tmp_path, capfd, own_cache
+):
     run = tmp_path / "run"
     words = [*run_words(store, "joint"), "--config.steps=1"]
     assert call(capfd, *words, f"--workdir={run}", "--quiet").status == 0
-    shutil.rmtree(Path(os.environ["CYCLESH_CACHE"]) / "judges")
+    shutil.rmtree(own_cache / "judges")
     for which in ("7", "\u00b2"):
         before = content(run)
         done = call(capfd, "--mode=evaluate", f"--workdir={run}", f"--checkpoint={which}")
@@ -144,7 +141,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_made(store, tmp_pat
     before = content(run)
     require_one_clear_line(call(capfd, "--mode=evaluate", f"--workdir={run}"), "has no checkpoints")
     assert content(run) == before and not (run / "checkpoints").exists()
-    assert not (Path(os.environ["CYCLESH_CACHE"]) / "judges").exists()
+    assert not (own_cache / "judges").exists()
 
 
 @pytest.mark.parametrize("pattern", ["metrics/metrics", "seg/d/*"])

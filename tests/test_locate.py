@@ -4,17 +4,12 @@ import os
 
 import pytest
 from scan_files import BALLS, write_raw
-from tiny_store import DESCRIPTION, write_store
+from tiny_store import DESCRIPTION
 
 from configs import default
 from cyclesh.data.locate import foresee, open_store, survey
 from cyclesh.data.store import is_store
 from cyclesh.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("data") / "balls")
 
 
 @pytest.mark.parametrize("find", [open_store, foresee, survey])

@@ -93,10 +93,9 @@ def test_the_scan_is_of_the_runs_own_phantom(own, subjects, tmp_path, monkeypatc
 
 @pytest.mark.slow
 def test_it_runs(tmp_path):
-    """From a clone of this checkout, at the smallest size."""
-    done = executed(
-        tmp_path, REPOSITORY=str(ROOT), ARGUMENT="tiny,steps=4", MODALITY="mr", VIEWER=False
-    )
+    """From a clone of this checkout, at the smallest size: the first steps of test_end_to_end's."""
+    own = {"ARGUMENT": "tiny,epochs=5,steps=4", "MODALITY": "mr", "VIEWER": False}
+    done = executed(tmp_path, REPOSITORY=str(ROOT), **own)
     text = "\n".join(printed(cell) for cell in done if cell["cell_type"] == "code")
     assert "missing: nothing" in text and "S-score" in text
     assert "Research only" in text  # the model card

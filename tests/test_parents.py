@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_runs import tiny_config
-from tiny_store import write_store
 
 from cyclesh.claims import claim_workdir, make_workdir, record_data
 from cyclesh.data.store import Store
@@ -20,11 +19,6 @@ from cyclesh.run import Run, build_run
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.state import Players
 from cyclesh.workdir import CHECKPOINTS, DATA
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 def looked_at(run: Run) -> None:

@@ -9,22 +9,18 @@ import pytest
 from command_line import call
 from scan_files import BALLS
 from tiny_runs import build, tiny_config
-from tiny_store import SHAPE, run_words, write_store
+from tiny_store import SHAPE, run_words
 
 from cyclesh.data.store import Store
 from cyclesh.errors import UserError
 from cyclesh.run import (
     as_trees,
     build_run,
+    cut_off,
     first_state,
 )
 from cyclesh.runtime.checkpoint import Checkpoints
 from cyclesh.workdir import CHECKPOINTS
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("stores") / "balls")
 
 
 @pytest.mark.parametrize(("modality", "split"), [("ct", "val"), ("mr", "val"), ("mr", "test")])
@@ -48,22 +44,25 @@ def test_volumes_that_are_only_translated_are_none_where_nothing_is(store, tmp_p
     assert sources == {"baseline": 2, "joint": 3}
 
 
-def test_it_says_how_many_real_subjects_are_left(store, tmp_path, capfd):
+def test_it_says_how_many_real_subjects_are_left_and_which_phases_are(store, tmp_path, capfd):
     words = [*run_words(store, "baseline", "real_ct=0.7,steps=1"), f"--workdir={tmp_path / 'run'}"]
-    said = call(capfd, *words).err
+    said = call(capfd, *words, "--config.schedule.pretrain_seg_epochs=1").err
     assert said.count("ct: 2 of 3 real training subjects in use\n") == 1
     assert "real training subjects" not in said.replace("ct: 2 of 3 real training", "")
+    assert said.count("steps=1: baseline would begin after step 3\n") == 1
 
 
-def test_it_says_which_phases_a_cap_leaves_out(store, tmp_path, capfd):
-    def said(steps: int) -> str:
-        words = run_words(store, "joint", f"steps={steps},epochs=1")
-        early = ["--config.schedule.pretrain_seg_epochs=1", "--config.schedule.epoch_steps=2"]
-        early += ["--config.schedule.pretrain_gan_epochs=1"]
-        return call(capfd, *words, *early, f"--workdir={tmp_path / str(steps)}").err
+def test_phases_that_a_cap_leaves_out_are_told(store, tmp_path):
+    def told(steps: int) -> list[str]:
+        config = tiny_config("joint")
+        config.steps, config.schedule.epoch_steps = steps, 2
+        config.schedule.pretrain_seg_epochs = config.schedule.pretrain_gan_epochs = 1
+        return cut_off(build_run(config, tmp_path / "run", Store.open(store)))
 
-    assert "steps=3: joint would begin after step 4\n" in said(3)
-    assert "would begin" not in said(5)
+    joint = "joint would begin after step 4"
+    assert told(2) == ["steps=2: pretrain_gan would begin after step 2", f"steps=2: {joint}"]
+    assert told(3) == [f"steps=3: {joint}"] and told(4) == [f"steps=4: {joint}"]
+    assert told(5) == told(0) == []
 
 
 def test_networks_start_as_the_best_of_the_runs_that_init_names(store, tmp_path):
