@@ -34,9 +34,9 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cyclesh.main", *arguments]
 
 
-def cyclesh(*arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+def cyclesh(*arguments: str) -> subprocess.CompletedProcess:
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
