@@ -12,7 +12,6 @@ from cyclesh import networks, settings
 from cyclesh.bench import Workload, describe, make_workload
 from cyclesh.claims import check_data, check_workdir
 from cyclesh.compiling import knobs
-from cyclesh.data.description import Description
 from cyclesh.data.locate import foresee, list_volumes
 from cyclesh.data.store import Store
 from cyclesh.parents import check_init, check_parents, check_taught
@@ -68,11 +67,9 @@ def preview(config: ConfigDict, workdir: str | Path) -> str:
     return f"would {begun} {workdir}: {phases}{cap}\ndata: {data}\n{to_text(told)}"
 
 
-def forecast(config: ConfigDict, description: Description | None = None) -> dict:
+def forecast(config: ConfigDict) -> dict:
     """Parameters, activations and memory of a config's training step; compiles it, runs nothing.
 
-    Args:
-      description: of the data; None: what the config says of them.
     Returns: parameters (both domains') and activations_gb (one volume through one network) by
       player; devices; memory_gb, the most that the step will hold on each of them (of CPUs, whose
       memory is one: on all), by the compiler's own plan (None where it has none: too much);
@@ -80,7 +77,7 @@ def forecast(config: ConfigDict, description: Description | None = None) -> dict
       the fields to turn where it does not, in order.
     """
     use_cores()
-    return forecast_of(make_workload(config, description))
+    return forecast_of(make_workload(config))
 
 
 def forecast_of(work: Workload) -> dict:
